@@ -1,0 +1,1 @@
+"""Pictures: decoding with limits, preprocessing, tiling, encoding. Numpy and Pillow alone."""

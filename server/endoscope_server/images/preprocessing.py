@@ -1,0 +1,151 @@
+"""How a picture becomes a model's input: size, resize mode, range, mean, deviation, order, layout."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from endoscope_server.errors import InvalidInput
+
+
+class ResizeMode(enum.Enum):
+    """How a picture is brought to the model's size."""
+
+    CROP = "crop"
+    """The shorter side is scaled to ``size / crop_fraction``, then the centre is cut out."""
+    STRETCH = "stretch"
+    """Both sides are scaled, whatever that does to the proportions."""
+    PAD = "pad"
+    """The longer side is scaled to the size, and the rest is filled with grey."""
+
+
+class ChannelOrder(enum.Enum):
+    """The order of the colour channels in the model's input."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+    GREY = "grey"
+
+
+class Layout(enum.Enum):
+    """The order of the axes of the model's input."""
+
+    NCHW = "nchw"
+    NHWC = "nhwc"
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What stands between a picture and a model's input.
+
+    Pixels in [0, 1] are multiplied by ``scale``, the mean is subtracted, and the difference divided
+    by the deviation: ``(scale * pixel - mean) / std``, channel by channel, in the model's own order.
+
+    Attributes:
+        height: Rows of the input, in pixels.
+        width: Columns of the input, in pixels.
+        resize: How a picture of another size is brought to it.
+        crop_fraction: With ``ResizeMode.CROP``, the share of the shorter side that is kept, in (0, 1].
+        scale: The value of a white pixel before the mean is subtracted; usually 1 or 255.
+        mean: One value a channel, on the scale of ``scale``.
+        std: One value a channel, positive.
+        channel_order: RGB, BGR or grey.
+        layout: NCHW or NHWC.
+
+    Raises:
+        InvalidInput: for a value out of its range.
+    """
+
+    height: int
+    width: int
+    resize: ResizeMode = ResizeMode.CROP
+    crop_fraction: float = 0.875
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    channel_order: ChannelOrder = ChannelOrder.RGB
+    layout: Layout = Layout.NCHW
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            if not 1 <= getattr(self, name) <= 16384:
+                raise InvalidInput(f"{name} is {getattr(self, name)}, expected 1 to 16384", field=name)
+        if not 0 < self.crop_fraction <= 1:
+            raise InvalidInput(
+                f"crop_fraction is {self.crop_fraction}, expected a number in (0, 1]", field="crop_fraction"
+            )
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise InvalidInput(f"scale is {self.scale}, expected a positive finite number", field="scale")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != self.channels or not all(map(math.isfinite, values)):
+                raise InvalidInput(
+                    f"{name} is {list(values)}, expected {self.channels} finite numbers", field=name
+                )
+        if min(self.std) <= 0:
+            raise InvalidInput(f"std is {list(self.std)}, expected positive numbers", field="std")
+
+    @property
+    def channels(self) -> int:
+        """How many channels the model's input has."""
+        return 1 if self.channel_order is ChannelOrder.GREY else 3
+
+    def fit(self, picture: Image.Image) -> Image.Image:
+        """The picture in the model's size and colours (RGB or grey), resized as ``resize`` says."""
+        picture = picture.convert("L" if self.channel_order is ChannelOrder.GREY else "RGB")
+        size = (self.width, self.height)
+        if picture.size == size:
+            return picture
+        if self.resize is ResizeMode.STRETCH:
+            return picture.resize(size, Image.Resampling.BICUBIC)
+        horizontal, vertical = self.width / picture.width, self.height / picture.height
+        if self.resize is ResizeMode.PAD:
+            return self._pad(picture, min(horizontal, vertical))
+        box = self._centre_box(picture, max(horizontal, vertical))
+        return picture.resize(size, Image.Resampling.BICUBIC, box=box)
+
+    def pixels(self, picture: Image.Image) -> NDArray[np.float32]:
+        """The fitted picture as channels x height x width in [0, 1], red first."""
+        values = np.asarray(self.fit(picture), dtype=np.float32) / np.float32(255)
+        return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
+
+    def normalize(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The model's input for a batch of pixels.
+
+        Args:
+            pixels: batch x channels x height x width in [0, 1], red first. Any height and width.
+
+        Returns:
+            float32 in the model's layout and channel order.
+        """
+        if self.channel_order is ChannelOrder.BGR:
+            pixels = pixels[:, ::-1]
+        mean = np.asarray(self.mean, np.float32).reshape(-1, 1, 1)
+        std = np.asarray(self.std, np.float32).reshape(-1, 1, 1)
+        values = (np.float32(self.scale) * pixels - mean) / std
+        if self.layout is Layout.NHWC:
+            values = values.transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(values)
+
+    def prepare(self, picture: Image.Image) -> NDArray[np.float32]:
+        """The model's input for one picture, with a batch axis of 1."""
+        return self.normalize(self.pixels(picture)[None])
+
+    def _centre_box(self, picture: Image.Image, ratio: float) -> tuple[float, float, float, float]:
+        width = self.width / ratio * self.crop_fraction
+        height = self.height / ratio * self.crop_fraction
+        left, top = (picture.width - width) / 2, (picture.height - height) / 2
+        return left, top, left + width, top + height
+
+    def _pad(self, picture: Image.Image, ratio: float) -> Image.Image:
+        size = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
+        grey = 128 if picture.mode == "L" else (128, 128, 128)
+        canvas = Image.new(picture.mode, (self.width, self.height), grey)
+        corner = (self.width - size[0]) // 2, (self.height - size[1]) // 2
+        canvas.paste(picture.resize(size, Image.Resampling.BICUBIC), corner)
+        return canvas
