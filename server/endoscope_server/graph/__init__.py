@@ -1,0 +1,24 @@
+"""The ONNX graph: loading, checking, naming, receptive fields, rewriting, running. No torch here."""
+
+from endoscope_server.graph.graph import Graph
+from endoscope_server.graph.layers import Layer
+from endoscope_server.graph.loading import Limits
+from endoscope_server.graph.receptive_field import AxisField, ReceptiveField
+from endoscope_server.graph.rewriter import expose, extract
+from endoscope_server.graph.sessions import Fidelity, Sessions
+from endoscope_server.graph.values import Shape, Value, ValueKind
+
+__all__ = [
+    "AxisField",
+    "Fidelity",
+    "Graph",
+    "Layer",
+    "Limits",
+    "ReceptiveField",
+    "Sessions",
+    "Shape",
+    "Value",
+    "ValueKind",
+    "expose",
+    "extract",
+]

@@ -1,0 +1,263 @@
+"""ONNX Runtime sessions for any values of a graph, over one copy of the weights."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import functools
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx.helper import np_dtype_to_tensor_dtype, tensor_dtype_to_np_dtype
+
+from endoscope_server.errors import InvalidInput, Unsupported
+from endoscope_server.graph.graph import Graph
+from endoscope_server.graph.values import Value, ValueKind
+from endoscope_server.graph.weights import Array
+
+_DIRECT = (ValueKind.INPUT, ValueKind.INITIALIZER)
+
+
+class Fidelity(enum.Enum):
+    """What ONNX Runtime may do to the graph before running it."""
+
+    EXACT = "exact"
+    """Every node runs as the file has it: a value is the same, bit for bit, whichever others are asked for
+    with it. Weights are read in place, so a further session costs next to no memory."""
+
+    FAST = "fast"
+    """All of ONNX Runtime's rewritings. Which nodes fuse, and so the last bits, depends on the values asked
+    for, and each session holds weights in a layout of its own. About three times as fast on convolutions."""
+
+
+class Sessions:
+    """A thread-safe cache of sessions, one for each set of values asked for.
+
+    Each session holds the part of the graph that its values need, and nothing else is run.
+
+    Args:
+        graph: The model; all sessions read its ``weights`` in place.
+        providers: ONNX Runtime execution providers in order of preference; by default the CPU.
+        intra_op_threads: Threads inside an operator; 0 leaves it to ONNX Runtime.
+        fidelity: Exact values, or speed.
+        capacity: How many sessions are kept; the least recently used goes first.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        intra_op_threads: int = 0,
+        fidelity: Fidelity = Fidelity.EXACT,
+        capacity: int = 16,
+    ) -> None:
+        unknown = set(providers) - set(ort.get_available_providers())
+        if unknown:
+            raise InvalidInput(
+                f"ONNX Runtime has no provider {min(unknown)!r} here, "
+                f"expected some of {ort.get_available_providers()}",
+                field="providers",
+                reason="UNKNOWN_PROVIDER",
+            )
+        self.graph = graph
+        self.fidelity = fidelity
+        self._providers = list(providers)
+        self._threads = intra_op_threads
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._sessions: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
+        self._weights = {name: _ort_value(graph.weights[name]) for name in sorted(graph.stripped)}
+
+    def run(
+        self, inputs: Mapping[str, NDArray[np.generic]], outputs: Sequence[str]
+    ) -> dict[str, NDArray[np.generic]]:
+        """Values of the graph for some inputs.
+
+        Args:
+            inputs: Arrays by input name, of the graph's types and fixed sizes. Inputs that the outputs don't
+                need may be left out.
+            outputs: Value names or layer aliases.
+
+        Returns:
+            An array for each name as it was asked for.
+
+        Raises:
+            InvalidInput: for an input that is unknown, missing, or of the wrong type, rank or size, with the
+                field ``inputs[NAME]``; or one that makes the graph fail.
+            NotFound: for an unknown output.
+            Unsupported: if ONNX Runtime can't run the graph.
+        """
+        resolved = {name: self.graph.resolve(name) for name in outputs}
+        if not resolved:
+            raise InvalidInput("no value was asked for, expected at least one", field="outputs")
+        self._check_inputs(inputs)
+        found: dict[str, NDArray[np.generic]] = {}
+        computed = frozenset(
+            name for name in resolved.values() if self.graph.values[name].kind not in _DIRECT
+        )
+        if computed:
+            found.update(self._compute(inputs, computed))
+        for name in set(resolved.values()) - computed:
+            found[name] = self._given(name, inputs)
+        return {asked: found[name] for asked, name in resolved.items()}
+
+    def session(self, values: frozenset[str]) -> ort.InferenceSession:
+        """The session that gives exactly these values (names, not aliases)."""
+        with self._lock:
+            session = self._sessions.pop(values, None)
+            if session is None:
+                session = self._start(values)
+            self._sessions[values] = session
+            while len(self._sessions) > self._capacity:
+                self._sessions.popitem(last=False)
+        return session
+
+    def options(self, values: frozenset[str]) -> ort.SessionOptions:
+        """The options for a session of :meth:`Graph.expose` over these values."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3
+        _share_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        if self.fidelity is Fidelity.EXACT:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        names = [name for name in self._needed_weights(values) if name in self._weights]
+        if names:
+            options.add_external_initializers(names, [self._weights[name] for name in names])
+        return options
+
+    def _needed_weights(self, values: frozenset[str]) -> list[str]:
+        return [tensor.name for tensor in self.graph.expose(sorted(values)).graph.initializer]
+
+    def _start(self, values: frozenset[str]) -> ort.InferenceSession:
+        ordered = [name for name in self.graph.values if name in values]
+        content = self.graph.expose(ordered).SerializeToString()
+        try:
+            return ort.InferenceSession(content, self.options(values), providers=self._providers)
+        except Exception as error:
+            if not _from_runtime(error):
+                raise
+            raise Unsupported(
+                f"ONNX Runtime {ort.__version__} can't run the model: {error}",
+                field="model",
+                reason="RUNTIME_REFUSES_MODEL",
+                metadata={"opsets": str(dict(self.graph.opsets))},
+            ) from error
+
+    def _compute(
+        self, inputs: Mapping[str, NDArray[np.generic]], values: frozenset[str]
+    ) -> dict[str, NDArray[np.generic]]:
+        session = self.session(values)
+        feeds = {info.name: self._feed(info.name, inputs) for info in session.get_inputs()}
+        names = [info.name for info in session.get_outputs()]
+        try:
+            if any(_is_extended(array.dtype) for array in feeds.values()) or any(
+                (self.graph.values[name].dtype or "").startswith(("bfloat", "float8")) for name in names
+            ):
+                return _run_extended(session, feeds, names)
+            return dict(zip(names, session.run(names, feeds), strict=True))
+        except Exception as error:
+            if not _from_runtime(error):
+                raise
+            raise InvalidInput(
+                f"the model fails on these inputs: {error}", field="inputs", reason="RUN_FAILED"
+            ) from error
+
+    def _feed(self, name: str, inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.generic]:
+        if name not in inputs:
+            value = self.graph.values[name]
+            raise InvalidInput(
+                f"input {name!r} is missing, expected {value.dtype} of shape {_shape_text(value)}",
+                field=f"inputs[{name}]",
+                reason="INPUT_MISSING",
+            )
+        return inputs[name]
+
+    def _given(self, name: str, inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.generic]:
+        if name in self.graph.weights:
+            return self.graph.weights[name]
+        return self._feed(name, inputs)
+
+    def _check_inputs(self, inputs: Mapping[str, NDArray[np.generic]]) -> None:
+        known = {value.name: value for value in self.graph.inputs}
+        for name, array in inputs.items():
+            field = f"inputs[{name}]"
+            if name not in known:
+                raise InvalidInput(
+                    f"the model has no input {name!r}, expected {', '.join(map(repr, known))}",
+                    field=field,
+                    reason="UNKNOWN_INPUT",
+                )
+            value = known[name]
+            dtype = "string" if array.dtype.kind in "OUS" else array.dtype.name
+            if value.dtype is not None and dtype != value.dtype:
+                raise InvalidInput(
+                    f"input {name!r} is {dtype}, expected {value.dtype}", field=field, reason="WRONG_DTYPE"
+                )
+            if value.shape is not None and not _fits(array.shape, value):
+                raise InvalidInput(
+                    f"input {name!r} has the shape {list(array.shape)}, expected {_shape_text(value)}",
+                    field=field,
+                    reason="WRONG_SHAPE",
+                )
+
+
+@functools.cache
+def _share_arena() -> None:
+    """Give all sessions of the process one arena: one each would keep its largest run's memory for good."""
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    # Grow by what is asked for, not by doubling.
+    ort.create_and_register_allocator(info, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
+
+
+def _fits(shape: tuple[int, ...], value: Value) -> bool:
+    if value.shape is None:
+        return True
+    if len(shape) != len(value.shape):
+        return False
+    return all(
+        not isinstance(fixed, int) or fixed == size for size, fixed in zip(shape, value.shape, strict=True)
+    )
+
+
+def _shape_text(value: Value) -> str:
+    if value.shape is None:
+        return "any"
+    return "[" + ", ".join("?" if size is None else str(size) for size in value.shape) + "]"
+
+
+def _from_runtime(error: Exception) -> bool:
+    return type(error).__module__.startswith("onnxruntime") or isinstance(error, (RuntimeError, ValueError))
+
+
+def _is_extended(dtype: np.dtype[np.generic]) -> bool:
+    """Whether numpy knows the type only through ml_dtypes: it crosses into ONNX Runtime by its bits."""
+    return dtype.type.__module__.startswith("ml_dtypes")
+
+
+def _ort_value(array: Array) -> ort.OrtValue:
+    if not _is_extended(array.dtype):
+        return ort.OrtValue.ortvalue_from_numpy(array)
+    bits = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, np_dtype_to_tensor_dtype(array.dtype))
+
+
+def _run_extended(
+    session: ort.InferenceSession, feeds: Mapping[str, NDArray[np.generic]], names: Sequence[str]
+) -> dict[str, NDArray[np.generic]]:
+    values = session.run_with_ort_values(names, {name: _ort_value(array) for name, array in feeds.items()})
+    dtypes = [np.dtype(tensor_dtype_to_np_dtype(value.element_type())) for value in values]
+    return {name: _from_ort(value, dtype) for name, value, dtype in zip(names, values, dtypes, strict=True)}
+
+
+def _from_ort(value: ort.OrtValue, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    if not _is_extended(dtype):
+        array: NDArray[np.generic] = value.numpy()
+        return array
+    content = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(content, dtype).reshape(value.shape())
