@@ -1,0 +1,1 @@
+"""Generated stubs of protocols that other projects define."""
