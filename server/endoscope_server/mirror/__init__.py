@@ -1,0 +1,1 @@
+"""ONNX rebuilt as a differentiable torch module."""

@@ -1,0 +1,1 @@
+"""Operators, one file a family; see :mod:`endoscope_server.mirror.registry`."""
