@@ -44,7 +44,7 @@ class AxisField:
         return min(max(first, 0), extent), min(max(last + 1, 0), extent)
 
     def through(self, stride: Fraction | int, low: Fraction | int, high: Fraction | int) -> AxisField:
-        """The field of a value whose unit ``i`` reads our units ``low + i * stride`` to ``high + i * stride``."""
+        """The field of a unit ``i`` that reads the units ``low + i * stride`` to ``high + i * stride``."""
         return AxisField(self.stride * stride, self.low + low * self.stride, self.high + high * self.stride)
 
     def merged(self, other: AxisField) -> AxisField | None:

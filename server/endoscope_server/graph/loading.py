@@ -25,6 +25,9 @@ from endoscope_server.graph.weights import PACKED_BITS, Array, read
 # Smaller tensors stay in the skeleton: shape inference and ONNX Runtime read shapes and axes from them.
 _STRIPPED_BYTES = 1024
 
+PLACEHOLDER = "weights"
+"""Where the skeleton's stripped tensors claim their data to be."""
+
 # With IR version 4, initializers need no longer be listed as inputs.
 _FIRST_IR_WITH_CONSTANTS = 4
 
@@ -162,7 +165,7 @@ def mark_external(tensor: onnx.TensorProto) -> None:
     """Leave of a tensor its name, type and sizes; its data is given to ONNX Runtime apart."""
     kept = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     kept.data_location = onnx.TensorProto.EXTERNAL
-    kept.external_data.add(key="location", value="weights")
+    kept.external_data.add(key="location", value=PLACEHOLDER)
     tensor.CopyFrom(kept)
 
 
@@ -243,15 +246,11 @@ def _check_and_infer(model: onnx.ModelProto) -> onnx.ModelProto:
         else:
             probe.graph.initializer.append(tensor)
     try:
-        onnx.checker.check_model(probe)
-    except onnx.checker.ValidationError as error:
-        summary = str(error).split("\n\n==>")[0].replace("\n", " ")
-        raise _invalid("INVALID_GRAPH", f"the ONNX checker refuses the model: {summary}") from error
-    try:
         inferred = onnx.shape_inference.infer_shapes(probe, check_type=False, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError):
         # Shapes are a courtesy: models whose shapes can't be inferred still run.
-        return model
+        inferred = probe
+    _check(inferred)
     del model.graph.value_info[:]
     model.graph.value_info.extend(inferred.graph.value_info)
     for mine, theirs in zip(model.graph.node, inferred.graph.node, strict=True):
@@ -261,6 +260,21 @@ def _check_and_infer(model: onnx.ModelProto) -> onnx.ModelProto:
         if found_output.HasField("type"):
             mine_output.CopyFrom(found_output)
     return model
+
+
+def _check(model: onnx.ModelProto) -> None:
+    declared = onnx.ModelProto()
+    declared.CopyFrom(model)
+    for info in declared.graph.output:
+        # The checker insists on what ONNX Runtime finds out for itself.
+        if info.type.WhichOneof("value") in (None, "tensor_type"):
+            info.type.tensor_type.shape.SetInParent()
+            info.type.tensor_type.elem_type = info.type.tensor_type.elem_type or onnx.TensorProto.FLOAT
+    try:
+        onnx.checker.check_model(declared)
+    except onnx.checker.ValidationError as error:
+        summary = str(error).split("\n\n==>")[0].replace("\n", " ")
+        raise _invalid("INVALID_GRAPH", f"the ONNX checker refuses the model: {summary}") from error
 
 
 def _check_sizes(graph: onnx.GraphProto, limits: Limits) -> None:

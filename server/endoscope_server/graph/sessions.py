@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import enum
 import functools
+import shutil
+import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -16,6 +20,7 @@ from onnx.helper import np_dtype_to_tensor_dtype, tensor_dtype_to_np_dtype
 
 from endoscope_server.errors import InvalidInput, Unsupported
 from endoscope_server.graph.graph import Graph
+from endoscope_server.graph.loading import PLACEHOLDER
 from endoscope_server.graph.values import Value, ValueKind
 from endoscope_server.graph.weights import Array
 
@@ -99,14 +104,37 @@ class Sessions:
         computed = frozenset(
             name for name in resolved.values() if self.graph.values[name].kind not in _DIRECT
         )
-        if computed:
-            found.update(self._compute(inputs, computed))
+        for group in self._groups(computed):
+            found.update(self._compute(inputs, group))
         for name in set(resolved.values()) - computed:
             found[name] = self._given(name, inputs)
         return {asked: found[name] for asked, name in resolved.items()}
 
-    def session(self, values: frozenset[str]) -> ort.InferenceSession:
-        """The session that gives exactly these values (names, not aliases)."""
+    def prepare(self, outputs: Sequence[str]) -> None:
+        """Start the sessions for some values or aliases now, so that the first run need not."""
+        resolved = frozenset(self.graph.resolve(name) for name in outputs)
+        for group in self._groups({name for name in resolved if self.graph.values[name].kind not in _DIRECT}):
+            self._session(group)
+
+    def _groups(self, values: Set[str]) -> list[frozenset[str]]:
+        """The values that may share a session.
+
+        On the CPU, ONNX Runtime computes stretches of a 16-bit model in 32 bits and rounds where a value is
+        asked for. To stay exact, each value then has a session of its own, and the model's outputs one.
+        """
+        if not values:
+            return []
+        if self.fidelity is Fidelity.FAST or not self._half_precision:
+            return [frozenset(values)]
+        own = frozenset(value.name for value in self.graph.outputs)
+        groups = [frozenset({name}) for name in sorted(values - own)]
+        return [own, *groups] if values & own else groups
+
+    @functools.cached_property
+    def _half_precision(self) -> bool:
+        return any(value.dtype in ("float16", "bfloat16") for value in self.graph.values.values())
+
+    def _session(self, values: frozenset[str]) -> ort.InferenceSession:
         with self._lock:
             session = self._sessions.pop(values, None)
             if session is None:
@@ -117,17 +145,26 @@ class Sessions:
         return session
 
     def options(self, values: frozenset[str]) -> ort.SessionOptions:
-        """The options for a session of :meth:`Graph.expose` over these values."""
+        """The options for a session of :meth:`Graph.expose` over these values.
+
+        ONNX Runtime reads this object's weights through them, so it has to outlive the session.
+        """
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
+        names = [name for name in self._needed_weights(values) if name in self._weights]
         if self.fidelity is Fidelity.EXACT:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.add_session_config_entry("session.disable_prepacking", "1")
-        names = [name for name in self._needed_weights(values) if name in self._weights]
-        if names:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", _placeholder_folder()
+            )
+            for name in names:
+                options.add_initializer(name, self._weights[name])
+        elif names:
+            # Its rewritings compute with the weights, so it has to be given them before those.
             options.add_external_initializers(names, [self._weights[name] for name in names])
         return options
 
@@ -152,7 +189,7 @@ class Sessions:
     def _compute(
         self, inputs: Mapping[str, NDArray[np.generic]], values: frozenset[str]
     ) -> dict[str, NDArray[np.generic]]:
-        session = self.session(values)
+        session = self._session(values)
         feeds = {info.name: self._feed(info.name, inputs) for info in session.get_inputs()}
         names = [info.name for info in session.get_outputs()]
         try:
@@ -213,6 +250,19 @@ def _share_arena() -> None:
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     # Grow by what is asked for, not by doubling.
     ort.create_and_register_allocator(info, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
+
+
+@functools.cache
+def _placeholder_folder() -> str:
+    """A folder with the empty file that the skeleton's weights claim to be in.
+
+    ONNX Runtime wants the file to be there, and then reads the shared weights in its place. If it ever
+    read the file it would fail, not compute with the wrong numbers.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="endoscope-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / PLACEHOLDER).touch()
+    return str(folder)
 
 
 def _fits(shape: tuple[int, ...], value: Value) -> bool:
