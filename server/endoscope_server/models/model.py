@@ -116,8 +116,8 @@ class Model:
         if not certificate.passed:
             raise PreconditionFailed(
                 f"the mirror differs from ONNX Runtime: {certificate.worst_value!r} "
-                f"({certificate.worst_op_type}) by {certificate.worst_relative:.2g} relative, expected at most "
-                f"{certificate.tolerance:.2g}; methods that need gradients would be wrong",
+                f"({certificate.worst_op_type}) by {certificate.worst_relative:.2g} relative, expected at "
+                f"most {certificate.tolerance:.2g}; methods that need gradients would be wrong",
                 reason="PARITY_FAILED",
                 metadata={"certificate": json.dumps(json.loads(certificate.to_json()))[:4000]},
             )

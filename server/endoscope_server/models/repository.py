@@ -1,4 +1,4 @@
-"""The model repository: a folder of ours for what is uploaded, and one of the operator's that is only read."""
+"""Models on disk: a folder of ours for what is uploaded, and one of the operator's that is only read."""
 
 from __future__ import annotations
 
