@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
+
 from endoscope_server.graph import Graph
 from endoscope_server.images.preprocessing import Preprocessing
-from PIL import Image
 
 LITE0 = Preprocessing(224, 224, scale=255.0, mean=(127.0,) * 3, std=(128.0,) * 3)
 

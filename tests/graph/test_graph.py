@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import parser
+
 from endoscope_server.errors import InvalidInput
 from endoscope_server.graph import Graph, ValueKind, expose, extract
-from onnx import parser
 
 
 def test_layers_go_by_the_names_that_the_author_gave(lite0: Graph, variant: Callable[[str], Path]) -> None:

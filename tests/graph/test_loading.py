@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper, parser
+
 from endoscope_server.errors import EndoscopeError, InvalidInput, LimitExceeded
 from endoscope_server.graph import Graph, Limits, ValueKind
-from onnx import TensorProto, helper, numpy_helper, parser
 
 
 def test_a_fingerprint_is_of_the_content(

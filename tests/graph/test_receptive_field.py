@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from endoscope_server.graph import Graph, Sessions
 from onnx import helper, numpy_helper, parser
+
+from endoscope_server.graph import Graph, Sessions
 
 SIZE = 33
 
@@ -67,7 +68,8 @@ NETS: dict[str, tuple[str, dict[str, tuple[int, ...]], bool]] = {
     ),
     "resizing down, corners aligned": (
         """
-        y = Resize<mode="cubic", coordinate_transformation_mode="align_corners", antialias=1>(x, none, none, small)
+        y = Resize<mode="cubic", coordinate_transformation_mode="align_corners", antialias=1>
+            (x, none, none, small)
         """,
         {},
         False,

@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, parser
+
 from endoscope_server.errors import InvalidInput, NotFound
 from endoscope_server.graph import Fidelity, Graph, Sessions, ValueKind
-from onnx import TensorProto, helper, parser
 
 BRANCHING = """
 <ir_version: 8, opset_import: ["" : 17]>
