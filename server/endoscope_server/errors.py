@@ -78,3 +78,9 @@ class Unsupported(EndoscopeError):
     """Something that this server can't do (UNIMPLEMENTED)."""
 
     default_reason = "UNSUPPORTED"
+
+
+class Cancelled(EndoscopeError):
+    """Work that was stopped before its end, because somebody asked for it (CANCELLED)."""
+
+    default_reason = "CANCELLED"

@@ -7,7 +7,7 @@ import dataclasses
 import enum
 import threading
 import time
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,15 +18,15 @@ class StepLike(Protocol):
     """What a technique yields after each step."""
 
     @property
-    def index(self) -> int: ...  # noqa: D102
+    def index(self) -> int: ...
     @property
-    def total(self) -> int: ...  # noqa: D102
+    def total(self) -> int: ...
     @property
-    def losses(self) -> Mapping[str, float]: ...  # noqa: D102
+    def losses(self) -> Mapping[str, float]: ...
     @property
-    def stage(self) -> str: ...  # noqa: D102
+    def stage(self) -> str: ...
     @property
-    def images(self) -> Any: ...  # noqa: D102
+    def images(self) -> Any: ...
 
 
 Work = Generator[StepLike, None, Any]
@@ -118,8 +118,11 @@ class Job:
             if self._state is JobState.QUEUED:
                 self._end(JobState.CANCELLED)
 
-    def run(self, work: Work) -> None:
+    def run(self, start: Callable[[], Work]) -> None:
         """Do the work in this thread, step by step, until it ends, fails or is cancelled.
+
+        Args:
+            start: Starts the work.
 
         Raises:
             Exception: what is no :class:`EndoscopeError` is recorded, and raised again for the log.
@@ -130,6 +133,7 @@ class Job:
                 return
             self._state = JobState.RUNNING
         try:
+            work = start()
             while not self._stop.is_set():
                 step = next(work)
                 self._record(step, time.monotonic() - began)

@@ -131,6 +131,6 @@ class JobManager:
             if job.state is not JobState.QUEUED:
                 continue
             try:
-                job.run(start())
+                job.run(start)
             except Exception:
                 logger.exception("job %s (%s) failed inside", job.identifier, job.technique)

@@ -1,0 +1,143 @@
+"""The server: every service on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc.aio
+from google.protobuf import descriptor_pool
+from grpc_channelz.v1 import _async as channelz_async
+from grpc_channelz.v1 import channelz_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection as reflection_v1alpha
+
+from endoscope.v1 import (
+    activation_pb2_grpc,
+    audit_pb2_grpc,
+    dataset_pb2_grpc,
+    gradient_pb2_grpc,
+    job_service_pb2_grpc,
+    model_pb2_grpc,
+)
+from endoscope_server.errors import InvalidInput
+from endoscope_server.jobs import JobManager
+from endoscope_server.models import Repository
+from endoscope_server.protocols import reflection_pb2_grpc
+from endoscope_server.services.activation_service import ActivationService
+from endoscope_server.services.calls import Workers
+from endoscope_server.services.gradient_service import GradientService
+from endoscope_server.services.job_service import JobService
+from endoscope_server.services.model_service import ModelService
+from endoscope_server.services.reflection import ReflectionService
+from endoscope_server.services.status import StatusInterceptor
+
+logger = logging.getLogger(__name__)
+
+SERVICES = tuple(
+    f"endoscope.v1.{name}Service" for name in ("Model", "Dataset", "Activation", "Gradient", "Job", "Audit")
+)
+BESIDE = (
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+    "grpc.channelz.v1.Channelz",
+)
+
+MAX_REQUEST_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a server is run.
+
+    Attributes:
+        listen: ``host:port``; port 0 takes a free one. ``unix:PATH`` works too.
+        state: The folder that is ours.
+        models: A folder of ``.onnx`` files that is only read; None for none.
+        workers: How many jobs run at once.
+        threads: Threads of ONNX Runtime; 0 leaves it to ONNX Runtime.
+        grace: Seconds that running calls have when the server stops.
+    """
+
+    listen: str
+    state: Path
+    models: Path | None = None
+    workers: int = 1
+    threads: int = 0
+    grace: float = 5.0
+
+
+class Server:
+    """A server that is built; it listens after :meth:`start`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._models = Repository(settings.state, settings.models, threads=settings.threads)
+        self._jobs = JobManager(settings.workers)
+        self._workers = Workers(8)
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            interceptors=[StatusInterceptor()],
+            options=[
+                ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+                ("grpc.enable_channelz", 1),
+            ],
+        )
+        self._add_services()
+        try:
+            self.port = self._server.add_insecure_port(settings.listen)
+        except RuntimeError as error:
+            raise InvalidInput(f"can't listen on {settings.listen!r}", field="listen") from error
+
+    async def start(self) -> None:
+        """Listen."""
+        await self._server.start()
+        for name in ("", *SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self) -> None:
+        """Say that it is over, let short calls end, cancel long work, and close."""
+        await self._health.enter_graceful_shutdown()
+        stopped = asyncio.create_task(self._server.stop(self._settings.grace))
+        await asyncio.to_thread(self._jobs.shut_down, self._settings.grace)
+        await stopped
+        self._workers.shut_down()
+
+    async def run_until_signalled(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        signalled = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, signalled.set)
+        await self.start()
+        logger.info("listening on %s (port %d)", self._settings.listen, self.port)
+        await signalled.wait()
+        logger.info("stopping")
+        await self.stop()
+
+    def _add_services(self) -> None:
+        server, jobs, models, workers = self._server, self._jobs, self._models, self._workers
+        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models, workers), server)
+        activation_pb2_grpc.add_ActivationServiceServicer_to_server(
+            ActivationService(models, workers), server
+        )
+        gradient_pb2_grpc.add_GradientServiceServicer_to_server(
+            GradientService(models, jobs, workers), server
+        )
+        job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs), server)
+        # What is not written yet answers UNIMPLEMENTED, as the generated base classes do.
+        dataset_pb2_grpc.add_DatasetServiceServicer_to_server(
+            dataset_pb2_grpc.DatasetServiceServicer(), server
+        )
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(audit_pb2_grpc.AuditServiceServicer(), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz_async.ChannelzServicer(), server)
+        names = (*SERVICES, *BESIDE)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(ReflectionService(names), server)
+        reflection_v1alpha.enable_server_reflection(names, server, pool=descriptor_pool.Default())

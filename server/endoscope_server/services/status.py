@@ -1,0 +1,123 @@
+"""Errors as gRPC statuses with google.rpc details, for every method alike."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from endoscope_server.errors import (
+    AlreadyExists,
+    Cancelled,
+    EndoscopeError,
+    InvalidInput,
+    LimitExceeded,
+    NotFound,
+    PreconditionFailed,
+    Unsupported,
+)
+
+logger = logging.getLogger(__name__)
+
+DOMAIN = "endoscope"
+
+_CODES: tuple[tuple[type[EndoscopeError], grpc.StatusCode], ...] = (
+    (InvalidInput, grpc.StatusCode.INVALID_ARGUMENT),
+    (NotFound, grpc.StatusCode.NOT_FOUND),
+    (AlreadyExists, grpc.StatusCode.ALREADY_EXISTS),
+    (PreconditionFailed, grpc.StatusCode.FAILED_PRECONDITION),
+    (LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (Cancelled, grpc.StatusCode.CANCELLED),
+    (Unsupported, grpc.StatusCode.UNIMPLEMENTED),
+)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def code_of(error: EndoscopeError) -> grpc.StatusCode:
+    """The status code that an error stands for."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
+def details_of(error: EndoscopeError) -> status_pb2.Status:
+    """The error as google.rpc.Status, with ErrorInfo and, where a field is at fault, BadRequest."""
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    details: list[any_pb2.Any] = [any_pb2.Any()]
+    details[0].Pack(info)
+    if error.field:
+        request = error_details_pb2.BadRequest()
+        request.field_violations.add(field=error.field, description=error.message, reason=error.reason)
+        details.append(any_pb2.Any())
+        details[1].Pack(request)
+    code = code_of(error).value[0]
+    return status_pb2.Status(code=code, message=_sentence(error), details=details)
+
+
+async def abort(context: Context, error: EndoscopeError) -> NoReturn:
+    """End the call with the error's status."""
+    metadata = (("grpc-status-details-bin", details_of(error).SerializeToString()),)
+    await context.abort(code_of(error), _sentence(error), metadata)
+
+
+class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the stubs leave it untyped
+    """Turns what a method raises into a status; what nobody foresaw is logged, and told without its trace."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wrap the method that is called."""
+        handler: Any = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        kind = f"{'stream' if handler.request_streaming else 'unary'}_" + (
+            "stream" if handler.response_streaming else "unary"
+        )
+        wrap = _guard_stream if handler.response_streaming else _guard_unary
+        make: Any = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make(
+            wrap(getattr(handler, kind), str(handler_call_details.method)),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+
+def _guard_unary(method: Callable[..., Awaitable[Any]], name: str) -> Callable[..., Awaitable[Any]]:
+    async def guarded(request: Any, context: Context) -> Any:
+        try:
+            return await method(request, context)
+        except Exception as error:
+            await _abort_any(context, error, name)
+
+    return guarded
+
+
+def _guard_stream(method: Callable[..., AsyncIterator[Any]], name: str) -> Callable[..., AsyncIterator[Any]]:
+    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async for response in method(request, context):
+                yield response
+        except Exception as error:
+            await _abort_any(context, error, name)
+
+    return guarded
+
+
+async def _abort_any(context: Context, error: Exception, name: str) -> NoReturn:
+    if isinstance(error, (grpc.aio.AbortError, asyncio.CancelledError)):
+        raise error
+    if isinstance(error, EndoscopeError):
+        await abort(context, error)
+    logger.error("%s failed inside", name, exc_info=error)
+    await abort(context, EndoscopeError(f"{name} failed inside the server: {type(error).__name__}"))
+
+
+def _sentence(error: EndoscopeError) -> str:
+    return f"{error.field}: {error.message}" if error.field else error.message
