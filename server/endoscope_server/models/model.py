@@ -88,6 +88,11 @@ class Model:
             )
         return overridden(self.card.preprocessing, changes)
 
+    def as_input(self, values: NDArray[np.float32]) -> NDArray[Any]:
+        """Prepared pictures in the element type that the image input has."""
+        dtype = self.graph.values[self.card.image_input].dtype
+        return values.astype(dtype or "float32", copy=False)
+
     @property
     def certificate(self) -> Certificate | None:
         """The stored certificate; None before the model was verified."""
@@ -147,7 +152,7 @@ class Model:
                 settings = card.preprocessing
                 batch = value.shape[0] if value.shape and isinstance(value.shape[0], int) else 1
                 shape: tuple[int, ...] = (batch, settings.channels, settings.height, settings.width)
-                inputs[value.name] = settings.normalize(generator.random(shape, np.float32))
+                inputs[value.name] = self.as_input(settings.normalize(generator.random(shape, np.float32)))
                 continue
             if value.dtype is None or value.shape is None or value.dtype == "string":
                 raise Unsupported(

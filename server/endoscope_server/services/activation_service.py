@@ -1,0 +1,174 @@
+"""ActivationService."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from endoscope.v1 import activation_pb2, activation_pb2_grpc
+from endoscope_server.errors import EndoscopeError, InvalidInput
+from endoscope_server.images.preprocessing import ChannelOrder
+from endoscope_server.models import Model, Repository
+from endoscope_server.services import preprocessing
+from endoscope_server.services.calls import Workers, resource_id
+from endoscope_server.services.classes import to_classification
+from endoscope_server.services.status import Context
+from endoscope_server.services.tensors import image_format, to_array, to_image, to_picture, to_tensor
+from endoscope_server.techniques.activations import (
+    Activation,
+    ActivationParameters,
+    ActivationStatistics,
+    Statistics,
+    get_activations,
+)
+from endoscope_server.techniques.classification import strongest_classes
+from endoscope_server.techniques.filters import FilterOrder, FilterParameters, get_filters
+
+DEFAULT_TOP_CLASSES = 5
+
+_STATISTICS = {
+    activation_pb2.STATISTICS_UNSPECIFIED: Statistics.NONE,
+    activation_pb2.STATISTICS_NONE: Statistics.NONE,
+    activation_pb2.STATISTICS_SPATIAL: Statistics.SPATIAL,
+    activation_pb2.STATISTICS_CHANNEL: Statistics.CHANNEL,
+}
+_ORDERS = {
+    activation_pb2.FILTER_ORDER_UNSPECIFIED: FilterOrder.INDEX,
+    activation_pb2.FILTER_ORDER_INDEX: FilterOrder.INDEX,
+    activation_pb2.FILTER_ORDER_NORM: FilterOrder.NORM,
+    activation_pb2.FILTER_ORDER_SIMILARITY: FilterOrder.SIMILARITY,
+}
+
+
+class ActivationService(activation_pb2_grpc.ActivationServiceServicer):
+    """See ``activation.proto``."""
+
+    def __init__(self, models: Repository, workers: Workers) -> None:
+        self._models = models
+        self._workers = workers
+
+    async def GetFilters(
+        self, request: activation_pb2.GetFiltersRequest, context: Context
+    ) -> activation_pb2.GetFiltersResponse:
+        """A convolution's filters."""
+        return await self._workers.run(lambda: self._get_filters(request))
+
+    async def GetActivations(
+        self, request: activation_pb2.GetActivationsRequest, context: Context
+    ) -> activation_pb2.GetActivationsResponse:
+        """Any values."""
+        return await self._workers.run(lambda: self._get_activations(request))
+
+    def _get_filters(self, request: activation_pb2.GetFiltersRequest) -> activation_pb2.GetFiltersResponse:
+        parameters = FilterParameters(
+            layer=request.layer,
+            order=_choice(_ORDERS, request.order, "order"),
+            tile_size=request.tile_size,
+            columns=request.columns,
+        )
+        model = self._models.get(resource_id(request.model, "models", "model"))
+        settings = model.card.preprocessing
+        filters = get_filters(
+            model.sessions, parameters, settings.channel_order if settings else ChannelOrder.RGB
+        )
+        return activation_pb2.GetFiltersResponse(
+            layer=filters.layer,
+            weights_name=filters.weights_name,
+            weights=to_tensor(filters.weights),
+            order=filters.order,
+            picture=to_image(filters.picture, image_format(request.image_format)),
+            columns=filters.columns,
+        )
+
+    def _get_activations(
+        self, request: activation_pb2.GetActivationsRequest
+    ) -> activation_pb2.GetActivationsResponse:
+        parameters = ActivationParameters(
+            layers=tuple(request.layers),
+            statistics=_choice(_STATISTICS, request.statistics, "statistics"),
+            top_k=request.top_k,
+            feature_map_pictures=request.feature_map_pictures,
+            overlays=request.overlays,
+            overlay_channel=request.overlay_channel if request.HasField("overlay_channel") else None,
+        )
+        if not 0 <= request.top_classes <= 1000:
+            raise InvalidInput(
+                f"top_classes is {request.top_classes}, expected 1 to 1000", field="top_classes"
+            )
+        model = self._models.get(resource_id(request.model, "models", "model"))
+        inputs, pictures = _inputs(model, request)
+        response = activation_pb2.GetActivationsResponse()
+        for activation in get_activations(model.sessions, inputs, parameters, pictures):
+            response.activations.append(_to_message(activation, request))
+        if request.classify:
+            logits = model.sessions.run(inputs, [model.graph.logits])[model.graph.logits]
+            count = request.top_classes or DEFAULT_TOP_CLASSES
+            for scores in strongest_classes(logits, count):
+                response.classifications.append(to_classification(scores, model.card))
+        return response
+
+
+def _inputs(
+    model: Model, request: activation_pb2.GetActivationsRequest
+) -> tuple[dict[str, NDArray[Any]], list[Image.Image]]:
+    """The model's inputs, and the pictures as it sees them."""
+    inputs = {
+        item.name: to_array(item.tensor, f"inputs[{index}].tensor")
+        for index, item in enumerate(request.inputs)
+    }
+    if not request.images:
+        if model.card.image_input and model.card.image_input not in inputs:
+            raise InvalidInput("there are no pictures, expected at least one", field="images")
+        return inputs, []
+    try:
+        settings = model.preprocessing(preprocessing.changes(request.preprocessing))
+    except EndoscopeError as error:
+        error.field = f"preprocessing.{error.field}".rstrip(".")
+        raise
+    pictures = [
+        settings.fit(to_picture(image, f"images[{index}]")) for index, image in enumerate(request.images)
+    ]
+    batch = np.stack([settings.pixels(picture) for picture in pictures])
+    inputs[model.card.image_input] = model.as_input(settings.normalize(batch))
+    return inputs, pictures
+
+
+def _to_message(
+    activation: Activation, request: activation_pb2.GetActivationsRequest
+) -> activation_pb2.Activation:
+    encoding = image_format(request.image_format)
+    message = activation_pb2.Activation(
+        layer=activation.layer,
+        value=activation.value,
+        tensor=to_tensor(activation.tensor, with_data=not request.omit_tensors),
+        feature_maps=[to_image(picture, encoding) for picture in activation.feature_maps],
+        overlays=[to_image(picture, encoding) for picture in activation.overlays],
+    )
+    if activation.statistics is not None:
+        message.statistics.CopyFrom(_to_statistics(activation.statistics))
+    for units in activation.top_units:
+        top = message.top_units.add()
+        for unit in units:
+            top.units.add(index=unit.index, activation=unit.activation)
+    return message
+
+
+def _to_statistics(statistics: ActivationStatistics) -> activation_pb2.ActivationStatistics:
+    return activation_pb2.ActivationStatistics(
+        mean=to_tensor(statistics.mean),
+        std=to_tensor(statistics.std),
+        minimum=to_tensor(statistics.minimum),
+        maximum=to_tensor(statistics.maximum),
+        sparsity=to_tensor(statistics.sparsity),
+    )
+
+
+def _choice(choices: dict[Any, Any], number: int, field: str) -> Any:
+    if number not in choices:
+        raise InvalidInput(
+            f"{field} is {number}, expected one of {', '.join(map(str, choices))}", field=field
+        )
+    return choices[number]
