@@ -7,12 +7,12 @@ so a new family is a new file and nothing else::
     from endoscope_server.mirror.registry import operator
 
     @operator("LeakyRelu")
-    def leaky_relu(node: Node) -> Function:
+    def _leaky_relu(node: Node) -> Function:
         slope = node.attribute("alpha", 0.01)
         return lambda x: functional.leaky_relu(x, slope)
 
-**The builder** (``leaky_relu``) runs once, at load, and does all Python work there. It gets a
-:class:`~endoscope_server.mirror.node.Node`:
+**The builder** (``_leaky_relu``, private: nothing else calls it) runs once, at load, and does all
+Python work there. It gets a :class:`~endoscope_server.mirror.node.Node`:
 
 - ``node.attribute(name, default)``: floats, ints, str, lists of them, tensors (as torch tensors).
 - ``node.given(i)``: whether input ``i`` is there at all. ``len(node.inputs)``, ``len(node.outputs)``.
@@ -41,7 +41,7 @@ output's shape depends on the data (NonZero): what follows from its shape isn't 
 
 **Subgraphs**: ``body = node.subgraph("body")`` gives a ``Subgraph``; the callable then must accept a keyword
 argument ``outer`` (a tuple, the values captured from outside) and hands it on:
-``outputs = body(outer, *inputs)``, a list of values. ``body.input_names`` and ``body.output_names`` tell counts.
+``outputs = body(outer, *inputs)``, a list of values; see ``body.input_names``.
 
 **No own implementation**: an operator that ONNX defines by a function body is expanded into that body,
 and model-local functions are inlined. What remains is listed in ``Mirror.unsupported``: the mirror is built

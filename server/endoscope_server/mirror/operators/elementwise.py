@@ -48,7 +48,7 @@ _UNSIGNED_TYPES = (
 
 
 @operator(*_UNARY)
-def unary(node: Node) -> Function:
+def _unary(node: Node) -> Function:
     function = _UNARY[node.op_type]
     return widened(function) if node.input_type(0) in _UNSIGNED_TYPES else function
 
@@ -70,7 +70,7 @@ def divide(a: Tensor, b: Tensor) -> Tensor:
 
 
 @operator("Add", "Sub", "Mul", "Div")
-def arithmetic(node: Node) -> Function:
+def _arithmetic(node: Node) -> Function:
     kind = node.input_type(0)
     function: Function = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": divide}[node.op_type]
     if node.op_type == "Div":
@@ -82,14 +82,14 @@ def arithmetic(node: Node) -> Function:
 
 
 @operator("Mod")
-def mod(node: Node) -> Function:
+def _mod(node: Node) -> Function:
     if node.input_type(0) == TensorProto.UINT64:
         return _exact_uint64(lambda a, b: a % b)
     return widened(torch.fmod if node.attribute("fmod", 0) else torch.remainder)
 
 
 @operator("Pow")
-def power(node: Node) -> Function:
+def _power(node: Node) -> Function:
     exponent = node.known(1)
     if isinstance(exponent, Tensor) and exponent.numel() == 1 and exponent.ndim == 0:
         scalar = exponent.item()
@@ -120,25 +120,25 @@ def _variadic(pairwise: Function) -> Function:
 
 
 @operator("Max", "Min", "Sum")
-def variadic(node: Node) -> Function:
+def _variadic_operator(node: Node) -> Function:
     function: Function = {"Max": torch.maximum, "Min": torch.minimum, "Sum": torch.add}[node.op_type]
     return _variadic(function)
 
 
 @operator("Mean")
-def mean(node: Node) -> Function:
+def _mean(node: Node) -> Function:
     total, count = _variadic(torch.add), len(node.inputs)
     return lambda *values: total(*values) / count
 
 
 @operator("Clip")
-def clip_attributes(node: Node) -> Function:
+def _clip_attributes(node: Node) -> Function:
     low, high = node.attribute("min", -math.inf), node.attribute("max", math.inf)
     return lambda x: torch.clamp(x, low, high)
 
 
 @operator("Clip", since=11)
-def clip_inputs(node: Node) -> Function:
+def _clip_inputs(node: Node) -> Function:
     bounds = []
     for index in (1, 2):
         value = node.known(index)
