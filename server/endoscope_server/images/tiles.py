@@ -38,8 +38,9 @@ def signed(values: NDArray[np.generic], axes: tuple[int, ...]) -> NDArray[np.flo
     """Values with zero at mid-grey (0.5), scaled by the largest magnitude over ``axes`` to [0, 1]."""
     finite = np.nan_to_num(values.astype(np.float32))
     largest = np.abs(finite).max(axis=axes, keepdims=True)
-    scaled: NDArray[np.float32] = finite / np.where(largest == 0, 1, largest).astype(np.float32)
-    return np.float32(0.5) + np.float32(0.5) * scaled
+    scaled: NDArray[np.float32] = finite / np.maximum(largest, np.finfo(np.float32).tiny)
+    centred: NDArray[np.float32] = np.float32(0.5) + np.float32(0.5) * scaled
+    return centred
 
 
 def enlarge(batch: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

@@ -214,7 +214,7 @@ def _feature_maps(maps: NDArray[np.float32]) -> Image.Image:
     finite: NDArray[np.float32] = np.nan_to_num(maps)
     if finite.min() >= 0:
         largest = finite.max(axis=(1, 2), keepdims=True)
-        scaled: NDArray[np.float32] = finite / np.where(largest == 0, 1, largest).astype(np.float32)
+        scaled = finite / np.maximum(largest, np.finfo(np.float32).tiny)
     else:
         scaled = tiles.signed(finite, axes=(1, 2))
     height, width = scaled.shape[1:]

@@ -1,0 +1,102 @@
+"""Images a second of a scan, from JPEG files to stored features, beside bare ONNX Runtime.
+
+Bare ONNX Runtime gets decoded, normalised tensors, and the batch size that suits it best. Run it on a
+quiet machine: ``python benchmarks/scan.py MODEL [--images 600]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import skimage.data
+from PIL import Image
+
+from endoscope_server.datasets import FeatureStore, LocalEngine, ScanParameters, open_source, scan
+from endoscope_server.graph import Graph
+from endoscope_server.images.preprocessing import Preprocessing
+
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+
+
+def write_photos(folder: Path, count: int) -> None:
+    """Crops of real photos at ImageNet's usual size, 500 x 375, as JPEG of quality 90."""
+    generator = np.random.default_rng(0)
+    photos = [Image.fromarray(getattr(skimage.data, name)()).convert("RGB") for name in PHOTOS]
+    for index in range(count):
+        photo = photos[index % len(photos)]
+        width = int(generator.integers(200, photo.width * 3 // 4))
+        left = int(generator.integers(0, photo.width - width))
+        top = int(generator.integers(0, photo.height - width * 3 // 4))
+        crop = photo.crop((left, top, left + width, top + width * 3 // 4)).resize((500, 375))
+        crop.save(folder / f"{index:05d}.jpg", quality=90)
+
+
+def bare_speed(model: Path, seconds: float) -> tuple[float, int]:
+    """The best images a second of bare ONNX Runtime, and its batch size."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    session = ort.InferenceSession(model, options)
+    best = 0.0, 0
+    for batch in (1, 2, 4, 8, 16, 32):
+        feeds = {session.get_inputs()[0].name: np.zeros((batch, 3, 224, 224), np.float32)}
+        session.run(None, feeds)
+        speed = rate(lambda feeds=feeds: session.run(None, feeds), batch, seconds)
+        print(f"  bare, batch {batch:2d}: {speed:7.1f} images/s")
+        best = max(best, (speed, batch))
+    return best
+
+
+def rate(work: Callable[[], object], images: int, seconds: float) -> float:
+    """Images a second of some work that is repeated for a while."""
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        work()
+        done += images
+    return done / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Print the two speeds and their ratio, alternating rounds so that a busy machine slows both."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--batch-size", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    graph = Graph.from_file(arguments.model)
+    preprocessing = Preprocessing(224, 224, scale=255.0, mean=(127.0,) * 3, std=(128.0,) * 3)
+    values = (graph.resolve(graph.layers[-2].alias),)
+    ratios = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "images")
+        folder.mkdir()
+        write_photos(folder, arguments.images)
+        for round_number in range(arguments.rounds):
+            bare, batch = bare_speed(arguments.model, 1.5)
+            started = time.perf_counter()
+            work = scan(
+                arguments.model,
+                graph,
+                preprocessing,
+                open_source(folder),
+                FeatureStore(Path(temporary, f"store-{round_number}")),
+                LocalEngine(load=lambda _: graph),
+                ScanParameters(values, arguments.batch_size),
+            )
+            for _ in work:
+                pass
+            ours = arguments.images / (time.perf_counter() - started)
+            ratios.append(ours / bare)
+            print(f"scan {ours:.1f} images/s, bare {bare:.1f} (batch {batch}), ratio {ours / bare:.2f}")
+    print(f"median ratio: {np.median(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()

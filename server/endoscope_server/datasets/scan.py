@@ -1,0 +1,247 @@
+"""One pass over a dataset that leaves every image's features in the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from endoscope_server.datasets.engine import Engine, Extracted, Extraction
+from endoscope_server.datasets.sources import Skipped, Source
+from endoscope_server.datasets.store import FeatureKey, FeatureStore, FeatureTable, digest
+from endoscope_server.errors import EndoscopeError, InvalidInput
+from endoscope_server.graph import Graph
+from endoscope_server.images.preprocessing import Preprocessing
+
+_CHUNK_IMAGES = 256
+_CHUNK_BYTES = 64 * 2**20
+_CPU_BATCH = 4
+_DEVICE_BATCH = 64
+_SECONDS_BETWEEN_STEPS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class ScanParameters:
+    """What is scanned for.
+
+    Attributes:
+        values: ONNX names of the values wanted, and perhaps :data:`engine.PIXELS`.
+        batch_size: Images that are computed at once, 1 to 1024; 0 for what suits the device.
+    """
+
+    values: tuple[str, ...]
+    batch_size: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.batch_size <= 1024:
+            raise InvalidInput(f"batch_size is {self.batch_size}, expected 1 to 1024", field="batch_size")
+        if not self.values:
+            raise InvalidInput("no layer was asked for, expected at least one", field="layers")
+
+
+@dataclass(frozen=True, slots=True)
+class ScanStep:
+    """How far a scan has come.
+
+    Attributes:
+        index: Images done, whether computed, reused or skipped.
+        total: Images in the dataset.
+        losses: ``images_per_second``, ``seconds_left``, ``skipped``, ``computed``, ``reused``.
+        stage: In a few words.
+        images: None; scans show no pictures.
+    """
+
+    index: int
+    total: int
+    losses: Mapping[str, float]
+    stage: str = "extracting features"
+    images: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """What a scan did.
+
+    Attributes:
+        digests: One an item, None for items that could not be decoded. They are the tables' keys.
+        computed: Items whose features were computed.
+        reused: Items whose features were there before, or were another item's, byte for byte.
+        skipped: Items that could not be decoded.
+        images_per_second: Computed items over the time taken.
+        tables: By value.
+    """
+
+    digests: tuple[bytes | None, ...]
+    computed: int
+    reused: int
+    skipped: tuple[Skipped, ...]
+    images_per_second: float
+    tables: Mapping[str, FeatureTable]
+
+
+def scan(
+    model: Path,
+    graph: Graph,
+    preprocessing: Preprocessing,
+    source: Source,
+    store: FeatureStore,
+    engine: Engine,
+    parameters: ScanParameters,
+    providers: tuple[str, ...] = ("CPUExecutionProvider",),
+) -> Generator[ScanStep, None, ScanResult]:
+    """Compute what the store doesn't have yet, and store it as it comes.
+
+    Closing the generator stops the work; what was stored stays, and the next scan goes on from there.
+
+    Args:
+        model: Path of the model file, for engines elsewhere.
+        graph: The same model, loaded.
+        preprocessing: Between pictures and the model.
+        source: The images.
+        store: Where features go.
+        engine: What computes them.
+        parameters: What is wanted.
+        providers: ONNX Runtime execution providers.
+
+    Raises:
+        InvalidInput: for an empty dataset, or a model without an image input.
+    """
+    if not source.items:
+        raise InvalidInput("the dataset has no images", field="dataset", reason="EMPTY_DATASET")
+    if graph.image_axes is None:
+        raise InvalidInput(
+            "the model has no input of images, expected one of rank 4", field="model", reason="NO_IMAGE_INPUT"
+        )
+    tables = {
+        value: store.table(FeatureKey(graph.fingerprint, value, preprocessing)) for value in parameters.values
+    }
+    batch = parameters.batch_size or (_CPU_BATCH if providers[0] == "CPUExecutionProvider" else _DEVICE_BATCH)
+    extraction = Extraction(model, parameters.values, graph.image_axes[0], preprocessing, providers)
+    run = _Run(source, tables)
+    results = engine.run(extraction, source, run.batches(batch))
+    try:
+        for extracted in results:
+            run.take(extracted)
+            if run.due():
+                yield run.step()
+        run.flush()
+    finally:
+        # Stop the engine's workers at once, not when the collector comes by.
+        if isinstance(results, Generator):
+            results.close()
+    yield run.step()
+    return run.result()
+
+
+@dataclass
+class _Run:
+    """The books of one scan."""
+
+    source: Source
+    tables: Mapping[str, FeatureTable]
+    digests: list[bytes | None] = field(default_factory=list)
+    reused: int = 0
+    computed: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    last_step: float = 0.0
+    _waiting: list[Extracted] = field(default_factory=list)
+    _claimed: set[bytes] = field(default_factory=set)
+
+    def batches(self, size: int) -> Iterator[Sequence[int]]:
+        """The items that need computing, each content once."""
+        batch: list[int] = []
+        for item in self.source.items:
+            try:
+                key = digest(self.source.read(item.index))
+            except EndoscopeError as error:
+                self.digests.append(None)
+                self.skipped.append(Skipped(item.name, error.message))
+                continue
+            self.digests.append(key)
+            if key in self._claimed or all(key in table for table in self.tables.values()):
+                self.reused += 1
+                continue
+            self._claimed.add(key)
+            batch.append(item.index)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def take(self, extracted: Extracted) -> None:
+        """Note a batch; store it with others once they are many."""
+        self.skipped.extend(extracted.skipped)
+        self.computed += len(extracted.indices)
+        if not extracted.indices:
+            return
+        self._waiting.append(extracted)
+        images = sum(len(waiting.indices) for waiting in self._waiting)
+        numbers = sum(array.nbytes for waiting in self._waiting for array in waiting.features.values())
+        if images >= _CHUNK_IMAGES or numbers >= _CHUNK_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store what waits."""
+        if not self._waiting:
+            return
+        keys = [self._key(index) for waiting in self._waiting for index in waiting.indices]
+        for value, table in self.tables.items():
+            parts: list[NDArray[np.generic]] = [waiting.features[value] for waiting in self._waiting]
+            table.append(keys, np.concatenate(parts))
+        self._waiting.clear()
+
+    def due(self) -> bool:
+        """Whether watchers should hear of the progress again."""
+        return time.monotonic() - self.last_step >= _SECONDS_BETWEEN_STEPS
+
+    def step(self) -> ScanStep:
+        """How far it has come."""
+        self.last_step = time.monotonic()
+        done = self.computed + self.reused + len(self.skipped)
+        total = len(self.source.items)
+        speed = self._speed()
+        return ScanStep(
+            index=min(done, total),
+            total=total,
+            losses={
+                "images_per_second": speed,
+                "seconds_left": (total - done) / speed if speed else 0.0,
+                "skipped": float(len(self.skipped)),
+                "computed": float(self.computed),
+                "reused": float(self.reused),
+            },
+        )
+
+    def result(self) -> ScanResult:
+        """What it did."""
+        broken = {skipped.name for skipped in self.skipped}
+        table = next(iter(self.tables.values()))
+        digests = tuple(key if key is not None and key in table else None for key in self.digests)
+        skipped = list(self.skipped)
+        for item, key in zip(self.source.items, digests, strict=True):
+            # A copy of a broken file was not decoded a second time.
+            if key is None and item.name not in broken:
+                skipped.append(Skipped(item.name, "it is the same as another file that is broken"))
+        return ScanResult(
+            digests=digests,
+            computed=self.computed,
+            reused=self.reused - (len(skipped) - len(self.skipped)),
+            skipped=tuple(sorted(skipped, key=lambda item: item.name)),
+            images_per_second=self._speed(),
+            tables=self.tables,
+        )
+
+    def _speed(self) -> float:
+        return self.computed / max(time.monotonic() - self.started, 1e-9)
+
+    def _key(self, index: int) -> bytes:
+        key = self.digests[index]
+        if key is None:
+            raise RuntimeError(f"item {index} was computed without being read")
+        return key
