@@ -9,27 +9,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from endoscope_server.errors import EndoscopeError
+from endoscope_server.techniques.parts.steps import Step
 
-
-class StepLike(Protocol):
-    """What a technique yields after each step."""
-
-    @property
-    def index(self) -> int: ...
-    @property
-    def total(self) -> int: ...
-    @property
-    def losses(self) -> Mapping[str, float]: ...
-    @property
-    def stage(self) -> str: ...
-    @property
-    def images(self) -> Any: ...
-
-
-Work = Generator[StepLike, None, Any]
+Work = Generator[Step, None, Any]
 """A technique at work: it yields steps and returns its result."""
 
 
@@ -178,7 +163,7 @@ class Job:
             with self._lock:
                 self._watchers.pop(changed, None)
 
-    def _record(self, step: StepLike, elapsed: float) -> None:
+    def _record(self, step: Step, elapsed: float) -> None:
         with self._lock:
             progress = Progress(
                 len(self._steps) + 1, step.total, dict(step.losses), step.stage, elapsed, None

@@ -63,7 +63,7 @@ def _as_vectors(logits: NDArray[Any]) -> NDArray[np.float64]:
     scores = np.asarray(logits, np.float64)
     if scores.ndim < 2 or scores.size != scores.shape[0] * max(scores.shape[1:]):
         raise PreconditionFailed(
-            f"the model's logits have the shape {list(scores.shape)}, expected one vector of classes a picture",
+            f"the model's logits have the shape {list(scores.shape)}, expected one vector a picture",
             reason="NO_CLASSES",
         )
     return scores.reshape(scores.shape[0], -1)

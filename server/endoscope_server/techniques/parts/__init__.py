@@ -1,0 +1,1 @@
+"""What gradient techniques are made of: subject, parameterisation, transforms, objective, optimiser loop."""
