@@ -24,7 +24,7 @@ _DTYPES: Mapping[int, np.dtype[Any]] = {
 }
 _NUMBERS: Mapping[str, int] = {dtype.name: number for number, dtype in _DTYPES.items()}
 
-_FORMATS: Mapping[int, ImageFormat] = {
+_FORMATS: Mapping[image_pb2.ImageFormat.ValueType, ImageFormat] = {
     image_pb2.IMAGE_FORMAT_PNG: ImageFormat.PNG,
     image_pb2.IMAGE_FORMAT_JPEG: ImageFormat.JPEG,
     image_pb2.IMAGE_FORMAT_WEBP: ImageFormat.WEBP,
@@ -89,7 +89,9 @@ def to_picture(message: image_pb2.Image, field: str) -> Image.Image:
         raise error.at(f"{field}.{source}") from error
 
 
-def image_format(number: int, default: ImageFormat = ImageFormat.PNG) -> ImageFormat:
+def image_format(
+    number: image_pb2.ImageFormat.ValueType, default: ImageFormat = ImageFormat.PNG
+) -> ImageFormat:
     """The encoding that a request asks for."""
     return _FORMATS.get(number, default)
 

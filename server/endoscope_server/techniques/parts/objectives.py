@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from endoscope_server.errors import InvalidInput
-from endoscope_server.graph.axes import value_axes
 from endoscope_server.techniques.parts.checks import check_number
+from endoscope_server.techniques.parts.maps import feature_maps, relative_error
 from endoscope_server.techniques.parts.subject import Subject
 
 Maps = Mapping[str, Sequence[Tensor]]
@@ -163,17 +163,17 @@ class FeatureMatchObjective:
 
     Attributes:
         layer: The layer.
-        pixels: The picture as the model sees it: channels x height x width in [0, 1].
+        image: The picture as the model sees it: channels x height x width in [0, 1].
     """
 
     layer: str
-    pixels: NDArray[np.float32]
+    image: NDArray[np.float32]
 
     def bind(self, subject: Subject, field: str) -> Bound:
         """Computes the activations that are wanted."""
         name = subject.resolve(self.layer, f"{field}.feature_match.layer")
         with torch.no_grad():
-            pixels = torch.from_numpy(self.pixels)[None].to(subject.device)
+            pixels = torch.from_numpy(self.image)[None].to(subject.device)
             target = feature_maps(subject, name, subject.values(pixels, [name])[name])
 
         def score(maps: Maps, index: int) -> Tensor:
@@ -206,47 +206,37 @@ class DiversityObjective:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightedObjective:
+    """A term of a sum; the weight is any finite number."""
+
+    weight: float
+    objective: Objective
+
+    def __post_init__(self) -> None:
+        check_number("weight", self.weight)
+
+
+@dataclass(frozen=True, slots=True)
 class WeightedSum:
     """A sum of objectives; negative weights make differences."""
 
-    terms: tuple[tuple[float, Objective], ...]
+    terms: tuple[WeightedObjective, ...]
 
     def __post_init__(self) -> None:
         if not self.terms:
-            raise InvalidInput("the sum has no terms, expected at least one", field="sum.terms")
+            raise InvalidInput("the sum has no terms, expected at least one", field="terms")
 
     def bind(self, subject: Subject, field: str) -> Bound:
         """Binds each term."""
-        bound = []
-        for position, (weight, objective) in enumerate(self.terms):
-            path = f"{field}.sum.terms[{position}]"
-            check_number(f"{path}.weight", weight)
-            bound.append((weight, objective.bind(subject, f"{path}.objective")))
+        bound = [
+            (term.weight, term.objective.bind(subject, f"{field}.sum.terms[{position}].objective"))
+            for position, term in enumerate(self.terms)
+        ]
 
         def score(maps: Maps, index: int) -> Tensor:
             return torch.stack([weight * term.score(maps, index) for weight, term in bound]).sum()
 
         return Bound(tuple(dict.fromkeys(name for _, term in bound for name in term.values)), score)
-
-
-def feature_maps(subject: Subject, name: str, value: Tensor) -> Tensor:
-    """A value as pictures x channels x rows x columns; without rows, positions (or 1) x 1 stand there."""
-    axes = value_axes(subject.graph, name, value.dim())
-    if axes.rows is not None and axes.columns is not None:
-        rest = [axis for axis in range(1, value.dim()) if axis not in (axes.channel, axes.rows, axes.columns)]
-        order = [0, *([axes.channel] if axes.channel else []), *rest, axes.rows, axes.columns]
-        moved = value.permute(order)
-        return moved.reshape(moved.shape[0], -1, *moved.shape[-2:])
-    if value.dim() < 2:
-        return value.reshape(-1, 1, 1, 1)
-    moved = value.movedim(axes.channel, 1)
-    return moved.reshape(*moved.shape[:2], -1, 1)
-
-
-def relative_error(found: Tensor, wanted: Tensor) -> Tensor:
-    """||found - wanted||^2 / ||wanted||^2 for each picture."""
-    squares = (found - wanted).square().flatten(1).sum(1)
-    return squares / wanted.square().flatten(1).sum(1).clamp(min=1e-12)
 
 
 def _layer(subject: Subject, layer: str, field: str) -> tuple[str, tuple[int, int, int]]:

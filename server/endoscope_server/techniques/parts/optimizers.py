@@ -51,9 +51,9 @@ class Adam:
     schedule: Schedule = Schedule.CONSTANT
 
     def __post_init__(self) -> None:
-        check_number("optimizer.adam.learning_rate", self.learning_rate, above=0, maximum=1e6)
-        check_number("optimizer.adam.beta1", self.beta1, minimum=0, below=1)
-        check_number("optimizer.adam.beta2", self.beta2, minimum=0, below=1)
+        check_number("learning_rate", self.learning_rate, above=0, maximum=1e6)
+        check_number("beta1", self.beta1, minimum=0, below=1)
+        check_number("beta2", self.beta2, minimum=0, below=1)
 
     def start(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """Adam over the parameters."""
@@ -69,8 +69,8 @@ class Momentum:
     schedule: Schedule = Schedule.CONSTANT
 
     def __post_init__(self) -> None:
-        check_number("optimizer.momentum.learning_rate", self.learning_rate, above=0, maximum=1e6)
-        check_number("optimizer.momentum.momentum", self.momentum, minimum=0, below=1)
+        check_number("learning_rate", self.learning_rate, above=0, maximum=1e6)
+        check_number("momentum", self.momentum, minimum=0, below=1)
 
     def start(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """SGD with momentum over the parameters."""
@@ -87,9 +87,9 @@ class Lbfgs:
     schedule: Schedule = Schedule.CONSTANT
 
     def __post_init__(self) -> None:
-        check_number("optimizer.lbfgs.learning_rate", self.learning_rate, above=0, maximum=1e6)
-        check_number("optimizer.lbfgs.history", self.history, 1, 100)
-        check_number("optimizer.lbfgs.evaluations", self.evaluations, 1, 100)
+        check_number("learning_rate", self.learning_rate, above=0, maximum=1e6)
+        check_number("history", self.history, 1, 100)
+        check_number("evaluations", self.evaluations, 1, 100)
 
     def start(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """L-BFGS over the parameters."""

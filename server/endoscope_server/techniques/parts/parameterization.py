@@ -68,7 +68,7 @@ class PixelParameterization:
     decorrelate_colors: bool = False
 
     def __post_init__(self) -> None:
-        check_number("parameterization.pixel.deviation", self.deviation, minimum=0)
+        check_number("deviation", self.deviation, minimum=0)
 
     def start(
         self, shape: tuple[int, int, int, int], generator: torch.Generator, device: torch.device
@@ -121,8 +121,8 @@ class FourierParameterization:
     decorrelate_colors: bool = True
 
     def __post_init__(self) -> None:
-        check_number("parameterization.fourier.deviation", self.deviation, above=0)
-        check_number("parameterization.fourier.decay", self.decay, minimum=0)
+        check_number("deviation", self.deviation, above=0)
+        check_number("decay", self.decay, minimum=0)
 
     def start(
         self, shape: tuple[int, int, int, int], generator: torch.Generator, device: torch.device

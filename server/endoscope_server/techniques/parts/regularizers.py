@@ -35,10 +35,10 @@ class Regularizers:
 
     def __post_init__(self) -> None:
         for name in ("l2_weight", "alpha_norm_weight", "total_variation_weight", "blur_every"):
-            check_number(f"regularizers.{name}", getattr(self, name), minimum=0)
-        check_number("regularizers.alpha", self.alpha, minimum=1)
-        check_number("regularizers.total_variation_beta", self.total_variation_beta, minimum=1)
-        check_number("regularizers.blur_sigma", self.blur_sigma, above=0, maximum=64)
+            check_number(name, getattr(self, name), minimum=0)
+        check_number("alpha", self.alpha, minimum=1)
+        check_number("total_variation_beta", self.total_variation_beta, minimum=1)
+        check_number("blur_sigma", self.blur_sigma, above=0, maximum=64)
 
     def terms(self, images: Tensor) -> dict[str, Tensor]:
         """The weighted terms that are not left out, by name, summed over the batch; differentiable."""

@@ -34,14 +34,14 @@ class Pad:
     reflect: bool = False
 
     def __post_init__(self) -> None:
-        check_number("pad.pixels", self.pixels, 0, 1024)
+        check_number("pixels", self.pixels, 0, 1024)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         """Nothing here is random."""
         if self.reflect:
             if self.pixels >= min(images.shape[2:]):
                 raise InvalidInput(
-                    f"pad.pixels is {self.pixels}, expected less than the picture has to mirror",
+                    f"the mirrored border is {self.pixels}, expected less than the picture has to mirror",
                     field="transforms",
                 )
             return F.pad(images, (self.pixels,) * 4, mode="reflect")
@@ -58,14 +58,14 @@ class Jitter:
     pixels: int
 
     def __post_init__(self) -> None:
-        check_number("jitter.pixels", self.pixels, 0, 1024)
+        check_number("pixels", self.pixels, 0, 1024)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The crops."""
         height, width = images.shape[2] - self.pixels, images.shape[3] - self.pixels
         if height < 1 or width < 1:
             raise InvalidInput(
-                f"jitter.pixels is {self.pixels}, expected less than the picture's size", field="transforms"
+                f"the jitter is {self.pixels}, expected less than the picture's size", field="transforms"
             )
         places = torch.randint(0, self.pixels + 1, (len(images), 2), generator=generator).tolist()
         crops = [
@@ -82,7 +82,7 @@ class Rotate:
     degrees: float
 
     def __post_init__(self) -> None:
-        check_number("rotate.degrees", self.degrees, 0, 180)
+        check_number("degrees", self.degrees, 0, 180)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The turned pictures, mid-grey where nothing was."""
@@ -106,8 +106,8 @@ class Rescale:
     maximum: float
 
     def __post_init__(self) -> None:
-        check_number("scale.minimum", self.minimum, above=0, maximum=8)
-        check_number("scale.maximum", self.maximum, minimum=self.minimum, maximum=8)
+        check_number("minimum", self.minimum, above=0, maximum=8)
+        check_number("maximum", self.maximum, minimum=self.minimum, maximum=8)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The pictures in their new size."""
@@ -128,9 +128,9 @@ class RandomCrops:
     maximum: float
 
     def __post_init__(self) -> None:
-        check_number("crops.count", self.count, 1, 64)
-        check_number("crops.minimum", self.minimum, above=0, maximum=1)
-        check_number("crops.maximum", self.maximum, minimum=self.minimum, maximum=1)
+        check_number("count", self.count, 1, 64)
+        check_number("minimum", self.minimum, above=0, maximum=1)
+        check_number("maximum", self.maximum, minimum=self.minimum, maximum=1)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The crops, each brought to the picture's shorter side."""
@@ -153,7 +153,7 @@ class Noise:
     deviation: float
 
     def __post_init__(self) -> None:
-        check_number("noise.deviation", self.deviation, 0, 10)
+        check_number("deviation", self.deviation, 0, 10)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The noisy pictures."""
