@@ -46,7 +46,7 @@ def encode(
 def to_picture(pixels: NDArray[np.generic]) -> Image.Image:
     """A channels x height x width array in [0, 1] (1 or 3 channels) as an 8-bit picture, clipped."""
     rounded = np.rint(np.clip(pixels.astype(np.float64), 0, 1) * 255).astype(np.uint8)
-    return Image.fromarray(rounded[0] if rounded.shape[0] == 1 else rounded.transpose(1, 2, 0).copy())
+    return from_array(rounded)
 
 
 def as_filed(pictures: NDArray[np.uint8], image_format: ImageFormat) -> NDArray[np.uint8]:
@@ -61,7 +61,12 @@ def as_filed(pictures: NDArray[np.uint8], image_format: ImageFormat) -> NDArray[
     """
     found = []
     for pixels in pictures:
-        picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0).copy())
+        picture = from_array(pixels)
         values = np.asarray(Image.open(io.BytesIO(encode(picture, image_format))).convert(picture.mode))
         found.append(values[None] if values.ndim == 2 else values.transpose(2, 0, 1))
     return np.stack(found)
+
+
+def from_array(pixels: NDArray[np.uint8]) -> Image.Image:
+    """A picture of channels x height x width (1 or 3 channels) in 8 bits."""
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0).copy())

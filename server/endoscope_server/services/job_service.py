@@ -13,7 +13,7 @@ from endoscope_server.services.status import Context, code_of
 from endoscope_server.services.streaming import describe, stream
 
 _RESULT_FIELDS = {
-    field.message_type.full_name: field.name
+    field.message_type.full_name: field.name  # type: ignore[union-attr]  # all of them are messages
     for field in job_service_pb2.JobResult.DESCRIPTOR.oneofs_by_name["result"].fields
 }
 

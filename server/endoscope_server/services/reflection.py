@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 from grpc_reflection.v1alpha.reflection import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest as AlphaRequest
@@ -19,7 +20,7 @@ class ReflectionService(reflection_pb2_grpc.ServerReflectionServicer):
     """
 
     def __init__(self, services: Iterable[str]) -> None:
-        self._alpha = ReflectionServicer(services)
+        self._alpha: Any = ReflectionServicer(services)
 
     async def ServerReflectionInfo(
         self, request: AsyncIterator[reflection_pb2.ServerReflectionRequest], context: Context

@@ -29,7 +29,7 @@ from endoscope_server.models import Repository
 from endoscope_server.protocols import reflection_pb2_grpc
 from endoscope_server.services.activation_service import ActivationService
 from endoscope_server.services.calls import Workers
-from endoscope_server.services.gradient_service import GradientService
+from endoscope_server.services.gradient import GradientService
 from endoscope_server.services.job_service import JobService
 from endoscope_server.services.model_service import ModelService
 from endoscope_server.services.reflection import ReflectionService

@@ -65,12 +65,12 @@ async def abort(context: Context, error: EndoscopeError) -> NoReturn:
     await context.abort(code_of(error), _sentence(error), metadata)
 
 
-class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # the stubs leave it untyped
+class StatusInterceptor(grpc.aio.ServerInterceptor):
     """Turns what a method raises into a status; what nobody foresaw is logged, and told without its trace."""
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """Wrap the method that is called."""

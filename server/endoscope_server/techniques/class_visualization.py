@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,15 +12,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from endoscope_server.errors import InvalidInput
-from endoscope_server.techniques.classification import ClassScore, class_scores, strongest_classes
+from endoscope_server.images.encoding import ImageFormat, as_filed
+from endoscope_server.techniques.classification import ClassScore, scores_of, strongest_classes
 from endoscope_server.techniques.parts.ascent import ascend
 from endoscope_server.techniques.parts.checks import check_number
+from endoscope_server.techniques.parts.maco import MacoParameterization, transparency
 from endoscope_server.techniques.parts.optimizers import Adam, Optimizer
-from endoscope_server.techniques.parts.parameterization import Parameterization, PixelParameterization
+from endoscope_server.techniques.parts.parameterization import (
+    FourierParameterization,
+    Parameterization,
+    PixelParameterization,
+)
 from endoscope_server.techniques.parts.regularizers import Regularizers
 from endoscope_server.techniques.parts.steps import Step
 from endoscope_server.techniques.parts.subject import Subject, to_8_bit, to_float
-from endoscope_server.techniques.parts.transforms import Transform
+from endoscope_server.techniques.parts.transforms import LUCID, Jitter, RandomCrops, Transform
 
 DEFAULT_STEPS = 64
 DEFAULT_L2_WEIGHT = 1e-3
@@ -41,6 +48,7 @@ class ClassVisualizationParameters:
         parameterization: How the picture is made.
         optimizer: How steps are made.
         transforms: Between the picture and the model.
+        image_format: Of the files that the pictures are judged on.
         preview_every: Every how many steps the pictures are sent along; 0 for never.
     """
 
@@ -53,6 +61,7 @@ class ClassVisualizationParameters:
     parameterization: Parameterization = field(default_factory=PixelParameterization)
     optimizer: Optimizer = field(default_factory=Adam)
     transforms: tuple[Transform, ...] = ()
+    image_format: ImageFormat = ImageFormat.PNG
     preview_every: int = 0
 
     def __post_init__(self) -> None:
@@ -67,6 +76,31 @@ class ClassVisualizationParameters:
                 check_number(name, getattr(self, name), 8, 4096)
 
 
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "plain": {},
+    "smooth": {
+        "regularizers": Regularizers(
+            l2_weight=DEFAULT_L2_WEIGHT, total_variation_weight=2e-2, blur_every=4, blur_sigma=0.5
+        ),
+        "transforms": (Jitter(16),),
+        "steps": 256,
+    },
+    "fourier": {
+        "parameterization": FourierParameterization(),
+        "regularizers": Regularizers(),
+        "transforms": LUCID,
+        "steps": 256,
+    },
+    "maco": {
+        "parameterization": MacoParameterization(),
+        "regularizers": Regularizers(),
+        "transforms": (RandomCrops(8, 0.3, 0.9),),
+        "steps": 256,
+    },
+}
+"""Named sets of parameters, after Simonyan (2014), Yosinski (2015), Olah (2017), Fel (2023) and others."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClassVisualization:
     """The pictures of some classes.
@@ -76,12 +110,14 @@ class ClassVisualization:
         pictures: The same in 8 bits.
         scores: Of the class that was asked for, on the 8-bit picture, judged by ONNX Runtime.
         top: The strongest classes, likewise.
+        transparency: batch x height x width in [0, 1], what mattered; None unless MACO made it.
     """
 
     pixels: NDArray[np.float32]
     pictures: NDArray[np.uint8]
     scores: tuple[ClassScore, ...]
     top: tuple[tuple[ClassScore, ...], ...]
+    transparency: NDArray[np.float32] | None = None
 
 
 def visualize_class(
@@ -101,7 +137,7 @@ def visualize_class(
     canvas = parameters.parameterization.start(shape, generator, subject.device)
     classes = torch.tensor(parameters.classes, device=subject.device)
 
-    def objectives(images: Tensor) -> dict[str, Tensor]:
+    def objectives(images: Tensor, _step: int) -> dict[str, Tensor]:
         logits = subject.logits(images)
         # Transforms that crop make several of each picture.
         wanted = classes.repeat_interleave(len(images) // len(classes))
@@ -117,16 +153,12 @@ def visualize_class(
         transforms=parameters.transforms,
         preview_every=parameters.preview_every,
     )
-    return judge(subject, images, parameters.classes)
-
-
-def judge(subject: Subject, images: Tensor, classes: tuple[int, ...]) -> ClassVisualization:
-    """What ONNX Runtime says of the pictures once they are files."""
     pictures = to_8_bit(images)
-    logits = subject.judged_logits(pictures)
-    probabilities = class_scores(logits)
-    scores = tuple(
-        ClassScore(wanted, float(logits[row, wanted]), float(probabilities[row, wanted]))
-        for row, wanted in enumerate(classes)
+    logits = subject.judged_logits(as_filed(pictures, parameters.image_format))
+    return ClassVisualization(
+        to_float(images),
+        pictures,
+        scores_of(logits, parameters.classes),
+        strongest_classes(logits, TOP),
+        transparency(canvas),
     )
-    return ClassVisualization(to_float(images), pictures, scores, strongest_classes(logits, TOP))

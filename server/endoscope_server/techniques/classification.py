@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,20 @@ def class_scores(logits: NDArray[Any]) -> NDArray[np.float64]:
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return probabilities
+
+
+def scores_of(logits: NDArray[Any], classes: Sequence[int]) -> tuple[ClassScore, ...]:
+    """The scores of one class for each picture.
+
+    Args:
+        logits: batch x classes.
+        classes: One for each picture.
+    """
+    scores, probabilities = _as_vectors(logits), class_scores(logits)
+    return tuple(
+        ClassScore(wanted, float(scores[row, wanted]), float(probabilities[row, wanted]))
+        for row, wanted in enumerate(classes)
+    )
 
 
 def strongest_classes(logits: NDArray[Any], count: int) -> tuple[tuple[ClassScore, ...], ...]:

@@ -124,6 +124,12 @@ def with_defaults(subject: Subject, parameters: DeepDreamParameters) -> DeepDrea
     return replace(parameters, layers=layers, tile_size=parameters.tile_size or own, octaves=len(sizes))
 
 
+def total_steps(parameters: DeepDreamParameters) -> int:
+    """How many steps a dream takes, with the parameters as :func:`with_defaults` gives them."""
+    frames = parameters.zoom.frames if parameters.zoom else 1
+    return frames * parameters.octaves * parameters.steps
+
+
 def deep_dream(subject: Subject, parameters: DeepDreamParameters) -> Generator[Step, None, NDArray[np.uint8]]:
     """Dream on a picture.
 
@@ -136,16 +142,13 @@ def deep_dream(subject: Subject, parameters: DeepDreamParameters) -> Generator[S
 
     Returns:
         The dream in 8 bits, channels x height x width, in the size of the picture.
-
-    Raises:
-        InvalidInput: if a layer is below zero in size for such a picture.
     """
     dreamer = _Dreamer(subject, parameters)
     picture = torch.from_numpy(parameters.image.copy())[None].to(subject.device)
     sizes = _octave_sizes(subject, parameters)
     zoom = parameters.zoom
     frames = zoom.frames if zoom else 1
-    total = frames * len(sizes) * parameters.steps
+    total = total_steps(parameters)
     index = 0
     for frame in range(frames):
         if zoom and frame:

@@ -14,8 +14,8 @@ from endoscope_server.techniques.parts.steps import Step, preview_due
 from endoscope_server.techniques.parts.subject import to_float
 from endoscope_server.techniques.parts.transforms import Transform, transform
 
-Objectives = Callable[[Tensor], dict[str, Tensor]]
-"""Transformed pictures to the terms that are made large, by name, each summed over the batch."""
+Objectives = Callable[[Tensor, int], dict[str, Tensor]]
+"""Transformed pictures and the step, from 1, to what is made large: terms by name, summed over the batch."""
 
 
 def ascend(
@@ -50,9 +50,9 @@ def ascend(
     for index in range(1, steps + 1):
         terms: dict[str, Tensor] = {}
 
-        def loss(terms: dict[str, Tensor] = terms) -> Tensor:
+        def loss(index: int = index, terms: dict[str, Tensor] = terms) -> Tensor:
             images = canvas.image()
-            found = objectives(transform(images, transforms, generator))
+            found = objectives(transform(images, transforms, generator), index)
             penalties = regularizers.terms(images)
             terms.clear()
             terms.update({**found, **penalties})

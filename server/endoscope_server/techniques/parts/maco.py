@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from endoscope_server.techniques.parts.parameterization import mix_colors
+from endoscope_server.techniques.parts.parameterization import Canvas, mix_colors
 
 _DECAY = 1.2
 """How natural magnitude falls with frequency: about this power over real photos (Torralba and Oliva 2003)."""
@@ -77,3 +79,8 @@ class MacoCanvas:
 
     def _note(self, gradient: Tensor) -> None:
         self.transparency += gradient.detach().abs().mean(1)
+
+
+def transparency(canvas: Canvas) -> NDArray[np.float32] | None:
+    """The masks of a canvas that MACO made, batch x height x width in [0, 1]; None for another."""
+    return canvas.mask().cpu().numpy() if isinstance(canvas, MacoCanvas) else None
