@@ -106,7 +106,9 @@ class Model:
             tolerance: The largest relative difference that is accepted.
             seed: Of the random inputs.
         """
-        certificate = certify(self.mirror, self._run, self._random_inputs(seed), tolerance=tolerance)
+        certificate = certify(
+            self.mirror, self._run, self._random_inputs(seed), self._computed, tolerance=tolerance
+        )
         write_whole(self._certificate_path, certificate.to_json().encode())
         return certificate
 
@@ -133,6 +135,11 @@ class Model:
     ) -> dict[str, NDArray[np.generic]]:
         """Values by ONNX Runtime, as fast as it can: what judges pictures."""
         return self.fast_sessions.run(inputs, outputs)
+
+    @property
+    def _computed(self) -> list[str]:
+        """The values that nodes of the graph compute, in order."""
+        return [name for node in self.graph.nodes for name in node.output if name]
 
     @property
     def _run(self) -> Callable[..., dict[str, NDArray[np.generic]]]:

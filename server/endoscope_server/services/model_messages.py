@@ -71,10 +71,14 @@ def describe(model: Model, *, full: bool) -> model_pb2.Model:
                 inputs=node.input,
                 outputs=node.output,
             )
-        for gap in model.mirror.unsupported:
-            message.unsupported_operators.add(
-                op_type=gap.op_type, domain=gap.domain, opset=gap.opset, node=gap.node
-            )
+        for mirrored in model.mirror.nodes:
+            if mirrored.name in model.mirror.unsupported:
+                message.unsupported_operators.add(
+                    op_type=mirrored.op_type,
+                    domain=mirrored.domain,
+                    opset=mirrored.opset,
+                    node=mirrored.name,
+                )
     return message
 
 

@@ -1,0 +1,204 @@
+"""The parity certificate: every value of a graph, mirror against ONNX Runtime on the same inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from endoscope_server.errors import Unsupported
+from endoscope_server.mirror.module import Mirror
+from endoscope_server.mirror.tensors import from_numpy, to_numpy
+
+Run = Callable[[Mapping[str, NDArray[Any]], list[str]], Mapping[str, Any]]
+"""ONNX Runtime: inputs by name and names of values to arrays by name."""
+
+_BLOCK = 48
+"""How many values are held at once: the graph is run again for the next ones."""
+
+_ROUNDING = frozenset(
+    {
+        *("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "QLinearAdd"),
+        *("ConvInteger", "MatMulInteger", "QLinearGlobalAveragePool", "QLinearConcat", "QLinearMul"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueDifference:
+    """How far the engines are apart in one value.
+
+    Attributes:
+        value: Its ONNX name.
+        op_type: The operator that computes it.
+        absolute: The largest absolute difference; infinite where one engine alone is not finite, or the
+            types or shapes differ.
+        relative: The largest absolute difference over the largest magnitude.
+    """
+
+    value: str
+    op_type: str
+    absolute: float
+    relative: float
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a comparison of the two engines found.
+
+    Attributes:
+        passed: Whether the model's outputs can be mirrored, and every value agrees within the tolerance.
+        tolerance: The largest relative difference that was accepted.
+        worst_absolute: Of all values.
+        worst_relative: Of all values.
+        worst_value: The value with the largest relative difference; None if nothing was compared.
+        worst_op_type: The operator that computes it.
+        first_difference: The first value in the order of computation beyond the tolerance; None if none.
+        values: Each value that was compared, in the order of computation.
+        notes: What a reader must know.
+        versions: Of the libraries that were compared.
+        created: In seconds since 1970.
+    """
+
+    passed: bool
+    tolerance: float
+    worst_absolute: float
+    worst_relative: float
+    worst_value: str | None
+    worst_op_type: str | None
+    first_difference: str | None
+    values: tuple[ValueDifference, ...]
+    notes: tuple[str, ...]
+    versions: Mapping[str, str]
+    created: float
+
+    def to_json(self) -> str:
+        """The certificate as JSON; infinities are strings, so that any reader takes it."""
+        return json.dumps(_without_infinities(dataclasses.asdict(self)), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The certificate that :meth:`to_json` wrote."""
+        told = json.loads(text)
+        told["values"] = tuple(
+            ValueDifference(item["value"], item["op_type"], float(item["absolute"]), float(item["relative"]))
+            for item in told["values"]
+        )
+        told["notes"] = tuple(told["notes"])
+        for name in ("worst_absolute", "worst_relative"):
+            told[name] = float(told[name])
+        return cls(**told)
+
+
+def certify(
+    mirror: Mirror,
+    run: Run,
+    inputs: Mapping[str, NDArray[Any]],
+    names: Sequence[str],
+    *,
+    tolerance: float,
+) -> Certificate:
+    """Compare the engines on every value.
+
+    Args:
+        mirror: The mirror.
+        run: ONNX Runtime without its graph optimisations.
+        inputs: The model's inputs, for both.
+        names: The values that are compared, in the order of computation.
+        tolerance: The largest relative difference that is accepted.
+    """
+    producers = {name: node for node in mirror.nodes for name in node.outputs if name}
+    reachable, notes = _reachable(mirror, names)
+    tensors = {name: from_numpy(value) for name, value in inputs.items()}
+    differences = []
+    for start in range(0, len(reachable), _BLOCK):
+        block = reachable[start : start + _BLOCK]
+        expected = run(inputs, block)
+        with torch.no_grad():
+            found = mirror(tensors, block)
+        for name in block:
+            kind = producers[name].op_type if name in producers else ""
+            found_array = to_numpy(found[name], mirror.types.get(name, 0))
+            differences.append(ValueDifference(name, kind, *_difference(found_array, expected[name])))
+    if any(node.op_type in _ROUNDING for node in mirror.nodes):
+        notes.append("the model is quantised: gradients pass straight through its rounding")
+    beyond = [item for item in differences if item.relative > tolerance]
+    worst = max(differences, key=lambda item: item.relative, default=None)
+    complete = all(name in reachable for name in mirror.output_names)
+    return Certificate(
+        passed=complete and not beyond,
+        tolerance=tolerance,
+        worst_absolute=max((item.absolute for item in differences), default=0.0),
+        worst_relative=worst.relative if worst else 0.0,
+        worst_value=worst.value if worst else None,
+        worst_op_type=worst.op_type if worst else None,
+        first_difference=beyond[0].value if beyond else None,
+        values=tuple(differences),
+        notes=tuple(notes),
+        versions={name: importlib.metadata.version(name) for name in ("torch", "onnx")}
+        | {"onnxruntime": _runtime_version()},
+        created=time.time(),
+    )
+
+
+def _reachable(mirror: Mirror, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The values that need no node without a mirror, and notes on those that do."""
+    lost: set[str] = set()
+    for node in mirror.nodes:
+        if node.name in mirror.unsupported or any(name in lost for name in (*node.inputs, *node.captured())):
+            lost.update(name for name in node.outputs if name)
+    notes = [f"no mirror: {error.message}" for error in mirror.unsupported.values()]
+    return [name for name in names if name not in lost], notes
+
+
+def _difference(found: Any, expected: Any) -> tuple[float, float]:
+    """The largest absolute difference of two values, and that over the largest magnitude expected."""
+    if isinstance(expected, (list, tuple)) or isinstance(found, (list, tuple)):
+        if not isinstance(found, (list, tuple)) or len(found) != len(expected):
+            return math.inf, math.inf
+        pairs = [_difference(*pair) for pair in zip(found, expected, strict=True)]
+        return max((pair[0] for pair in pairs), default=0.0), max((pair[1] for pair in pairs), default=0.0)
+    if found is None or expected is None:
+        return (0.0, 0.0) if found is expected else (math.inf, math.inf)
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return math.inf, math.inf
+    if expected.dtype.kind in "OUS":
+        return (0.0, 0.0) if np.array_equal(found, expected) else (math.inf, math.inf)
+    if expected.size == 0:
+        return 0.0, 0.0
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    ours, theirs = found.astype(wide), expected.astype(wide)
+    same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    finite = np.isfinite(ours) & np.isfinite(theirs)
+    if not (same | finite).all():
+        return math.inf, math.inf
+    gaps = np.abs(np.where(finite, ours - np.where(finite, theirs, 0), 0))
+    absolute = float(np.where(finite, gaps, 0).max())
+    magnitude = float(np.abs(theirs[finite]).max()) if finite.any() else 0.0
+    return absolute, absolute / magnitude if magnitude else (math.inf if absolute else 0.0)
+
+
+def _runtime_version() -> str:
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    raise Unsupported("ONNX Runtime is not installed", reason="NO_ONNX_RUNTIME")
+
+
+def _without_infinities(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {name: _without_infinities(value) for name, value in told.items()}
+    if isinstance(told, (list, tuple)):
+        return [_without_infinities(item) for item in told]
+    return str(told) if isinstance(told, float) and not math.isfinite(told) else told
