@@ -33,7 +33,7 @@ from endoscope_server.errors import EndoscopeError
     help="File that gets the port once the server listens.",
 )
 @click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Jobs that run at once."
+    "--concurrency", type=click.IntRange(1), default=4, show_default=True, help="Jobs that take turns."
 )
 @click.option(
     "--threads",
@@ -54,7 +54,7 @@ def serve(
     state: Path,
     models: Path | None,
     port_file: Path | None,
-    workers: int,
+    concurrency: int,
     threads: int,
     grace: float,
 ) -> None:
@@ -63,15 +63,17 @@ def serve(
     Example: endoscope serve --listen 127.0.0.1:50051 --state ./state --models ./models
     """
     # The engines take seconds to import: --help must not wait for them.
+    from endoscope_server.files import write_whole
     from endoscope_server.services.server import Server, Settings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settings = Settings(listen, state, models, workers, threads, grace)
+    settings = Settings(listen, state, models, concurrency, threads, grace)
 
     async def main() -> None:
         server = Server(settings)
+        await server.start()
         if port_file is not None:
-            await asyncio.to_thread(port_file.write_text, str(server.port), "utf-8")
+            await asyncio.to_thread(write_whole, port_file, str(server.port).encode())
         await server.run_until_signalled()
 
     try:

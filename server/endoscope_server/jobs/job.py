@@ -14,8 +14,11 @@ from typing import Any
 from endoscope_server.errors import EndoscopeError
 from endoscope_server.techniques.parts.steps import Step
 
-Work = Generator[Step, None, Any]
-"""A technique at work: it yields steps and returns its result."""
+Work = Generator[Step | None, None, Any]
+"""A technique at work: it yields steps and returns its result.
+
+Within a long step it may yield None, so that others get their turn, or it can be cancelled.
+"""
 
 
 class JobState(enum.Enum):
@@ -70,7 +73,7 @@ class Job:
         error: Why it failed, or None.
     """
 
-    def __init__(self, identifier: str, technique: str, header: Any) -> None:
+    def __init__(self, identifier: str, technique: str, header: Any, start: Callable[[], Work]) -> None:
         self.identifier = identifier
         self.technique = technique
         self.header = header
@@ -78,6 +81,9 @@ class Job:
         self.ended: float | None = None
         self.result: Any = None
         self.error: EndoscopeError | None = None
+        self._start = start
+        self._work: Work | None = None
+        self._began = 0.0
         self._state = JobState.QUEUED
         self._steps: list[Progress] = []
         self._preview: tuple[int, Any] = (0, None)
@@ -103,28 +109,30 @@ class Job:
             if self._state is JobState.QUEUED:
                 self._end(JobState.CANCELLED)
 
-    def run(self, start: Callable[[], Work]) -> None:
-        """Do the work in this thread, step by step, until it ends, fails or is cancelled.
+    def advance(self) -> bool:
+        """Do one step of the work in this thread.
 
-        Args:
-            start: Starts the work.
+        Returns:
+            Whether more is left.
 
         Raises:
             Exception: what is no :class:`EndoscopeError` is recorded, and raised again for the log.
         """
-        began = time.monotonic()
         with self._lock:
-            if self._state is not JobState.QUEUED:
-                return
-            self._state = JobState.RUNNING
+            if self._state is JobState.QUEUED:
+                self._state = JobState.RUNNING
+                self._began = time.monotonic()
+            if self._state.ended:
+                return False
         try:
-            work = start()
-            while not self._stop.is_set():
-                step = next(work)
-                self._record(step, time.monotonic() - began)
-            work.close()
-            with self._lock:
-                self._end(JobState.CANCELLED)
+            if self._stop.is_set():
+                self._close()
+                return False
+            if self._work is None:
+                self._work = self._start()
+            step = next(self._work)
+            if step is not None:
+                self._record(step, time.monotonic() - self._began)
         except StopIteration as stop:
             with self._lock:
                 self.result = stop.value
@@ -134,6 +142,7 @@ class Job:
         except Exception as error:
             self._fail(EndoscopeError(f"the job failed inside: {type(error).__name__}"))
             raise
+        return not self._state.ended
 
     async def watch(self, after_step: int = 0) -> AsyncIterator[Progress]:
         """The steps after a step, as they come; ends when the job has ended.
@@ -163,6 +172,12 @@ class Job:
             with self._lock:
                 self._watchers.pop(changed, None)
 
+    def _close(self) -> None:
+        if self._work is not None:
+            self._work.close()
+        with self._lock:
+            self._end(JobState.CANCELLED)
+
     def _record(self, step: Step, elapsed: float) -> None:
         with self._lock:
             progress = Progress(
@@ -180,6 +195,7 @@ class Job:
 
     def _end(self, state: JobState) -> None:
         self._state = state
+        self._work = None
         self.ended = time.time()
         self._notify()
 

@@ -23,6 +23,15 @@ from endoscope_server.models.card import Card, make_card, overridden
 DEFAULT_TOLERANCE = 1e-3
 """The largest relative difference between the engines that a certificate accepts."""
 
+Compute = Callable[[Callable[[], Any]], Any]
+"""Calls a function where work in torch is done, and gives its result."""
+
+
+def inline(function: Callable[[], Any]) -> Any:
+    """Work in torch is done in the caller's own thread."""
+    return function()
+
+
 FREE_SIZE = 2
 """What stands for a free dimension of an input when a model is verified."""
 
@@ -55,7 +64,9 @@ class Model:
         threads: Threads of ONNX Runtime; 0 leaves it to ONNX Runtime.
     """
 
-    def __init__(self, file: ModelFile, certificates: Path, threads: int = 0) -> None:
+    def __init__(
+        self, file: ModelFile, certificates: Path, threads: int = 0, compute: Compute = inline
+    ) -> None:
         self.file = file
         self.name = file.name
         self.graph = Graph.from_file(file.path)
@@ -63,12 +74,16 @@ class Model:
         self.sessions = Sessions(self.graph, intra_op_threads=threads)
         self.fast_sessions = Sessions(self.graph, intra_op_threads=threads, fidelity=Fidelity.FAST)
         self._certificates = certificates
+        self._compute = compute
         self._lock = threading.RLock()
         self._mirror: Mirror | None = None
 
     @property
     def mirror(self) -> Mirror:
         """The graph in torch, rebuilt when it is first asked for."""
+        return self._mirror or self._compute(self._make_mirror)
+
+    def _make_mirror(self) -> Mirror:
         with self._lock:
             if self._mirror is None:
                 self._mirror = from_onnx(self.graph)
@@ -106,8 +121,10 @@ class Model:
             tolerance: The largest relative difference that is accepted.
             seed: Of the random inputs.
         """
-        certificate = certify(
-            self.mirror, self._run, self._random_inputs(seed), self._computed, tolerance=tolerance
+        certificate: Certificate = self._compute(
+            lambda: certify(
+                self.mirror, self._run, self._random_inputs(seed), self._computed, tolerance=tolerance
+            )
         )
         write_whole(self._certificate_path, certificate.to_json().encode())
         return certificate
@@ -118,8 +135,7 @@ class Model:
         Raises:
             PreconditionFailed: with what differs, if it does not.
         """
-        with self._lock:
-            certificate = self.certificate or self.verify()
+        certificate = self.certificate or self._compute(lambda: self.certificate or self.verify())
         if not certificate.passed:
             raise PreconditionFailed(
                 f"the mirror differs from ONNX Runtime: {certificate.worst_value!r} "

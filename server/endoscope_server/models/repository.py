@@ -22,7 +22,7 @@ from endoscope_server.errors import (
     PreconditionFailed,
 )
 from endoscope_server.files import write_whole
-from endoscope_server.models.model import Model, ModelFile
+from endoscope_server.models.model import Compute, Model, ModelFile, inline
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -56,6 +56,7 @@ class Repository:
         state: A folder that is ours: uploads, certificates.
         models: A folder of ``.onnx`` files that is only read; None for none.
         threads: Threads of ONNX Runtime; 0 leaves it to ONNX Runtime.
+        compute: Calls a function where work in torch is done.
         capacity: How many models are kept in memory; the least recently used goes first.
         max_bytes: The largest file that may be uploaded.
     """
@@ -66,6 +67,7 @@ class Repository:
         models: Path | None = None,
         *,
         threads: int = 0,
+        compute: Compute = inline,
         capacity: int = 4,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
@@ -74,6 +76,7 @@ class Repository:
         self._staging = state / "staging"
         self._models = models
         self._threads = threads
+        self._compute = compute
         self._capacity = capacity
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -118,7 +121,7 @@ class Repository:
         with gate:
             model = self.loaded(name)
             if model is None or model.file.path != file.path or model.file.created != file.created:
-                model = Model(file, self._certificates, self._threads)
+                model = Model(file, self._certificates, self._threads, self._compute)
             with self._lock:
                 self._loaded[name] = model
                 self._loaded.move_to_end(name)
@@ -172,7 +175,7 @@ class Repository:
                 raise InvalidInput(f"{received} bytes came, expected {size}", field="chunk", reason="CUT_OFF")
             write_whole(folder / _CARD_FILE, json.dumps(dict(facts)).encode())
             staged = ModelFile(name, folder / _MODEL_FILE, facts, True, time.time())
-            model = Model(staged, self._certificates, self._threads)
+            model = Model(staged, self._certificates, self._threads, self._compute)
             model.verify()
             self._put(name, folder, overwrite)
         finally:

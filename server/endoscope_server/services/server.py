@@ -58,7 +58,7 @@ class Settings:
         listen: ``host:port``; port 0 takes a free one. ``unix:PATH`` works too.
         state: The folder that is ours.
         models: A folder of ``.onnx`` files that is only read; None for none.
-        workers: How many jobs run at once.
+        concurrency: How many jobs take turns.
         threads: Threads of ONNX Runtime; 0 leaves it to ONNX Runtime.
         grace: Seconds that running calls have when the server stops.
     """
@@ -66,7 +66,7 @@ class Settings:
     listen: str
     state: Path
     models: Path | None = None
-    workers: int = 1
+    concurrency: int = 4
     threads: int = 0
     grace: float = 5.0
 
@@ -76,8 +76,10 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._models = Repository(settings.state, settings.models, threads=settings.threads)
-        self._jobs = JobManager(settings.workers)
+        self._jobs = JobManager(settings.concurrency)
+        self._models = Repository(
+            settings.state, settings.models, threads=settings.threads, compute=self._jobs.run
+        )
         self._workers = Workers(8)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
@@ -100,6 +102,7 @@ class Server:
         await self._server.start()
         for name in ("", *SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        logger.info("listening on %s (port %d)", self._settings.listen, self.port)
 
     async def stop(self) -> None:
         """Say that it is over, let short calls end, cancel long work, and close."""
@@ -110,13 +113,11 @@ class Server:
         self._workers.shut_down()
 
     async def run_until_signalled(self) -> None:
-        """Serve until SIGTERM or SIGINT."""
+        """Serve until SIGTERM or SIGINT; the server has been started."""
         signalled = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, signalled.set)
-        await self.start()
-        logger.info("listening on %s (port %d)", self._settings.listen, self.port)
         await signalled.wait()
         logger.info("stopping")
         await self.stop()

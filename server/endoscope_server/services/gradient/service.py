@@ -92,7 +92,7 @@ class GradientService(gradient_pb2_grpc.GradientServiceServicer):
     def _prepare(self, technique: str, prepare: Prepare, request: Any) -> tuple[Ticket, Prepared]:
         model = self._models.get(resource_id(request.model, "models", "model"))
         streaming.preview_every(request.options)
-        prepared = prepare(model, make_subject(model, request, self._device), request)
+        prepared = self._jobs.run(lambda: prepare(model, make_subject(model, request, self._device), request))
         ticket = Ticket(
             technique,
             f"models/{model.name}",
