@@ -435,9 +435,9 @@ class ReceptiveField(_message.Message):
     whole_image: _builtins.bool
     """True: every unit sees the whole picture, and the other fields are not set."""
     size_height: _builtins.int
-    """Rows, in pixels."""
+    """Rows, in pixels; 0: all of them."""
     size_width: _builtins.int
-    """Columns, in pixels."""
+    """Columns, in pixels; 0: all of them."""
     stride_height: _builtins.float
     """Rows between the fields of two units that are neighbours."""
     stride_width: _builtins.float
