@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,26 +22,41 @@ _TRANSPOSED: dict[int, Any] = {
 }
 
 
-def kernel_of(node: Node, index: int = 1) -> tuple[int, ...]:
-    """The kernel's spatial sizes, from the attribute or else the weight.
+def kernel_of(node: Node, index: int = 1) -> tuple[int, ...] | None:
+    """The kernel's spatial sizes, from the attribute or else the weight; None if neither is known yet.
 
     Raises:
-        Unsupported: if neither is known, or the kernel has more than three axes.
+        Unsupported: if the kernel has more than three axes.
     """
     weight = node.known(index)
     kernel = node.attribute("kernel_shape") or (
         list(weight.shape[2:]) if isinstance(weight, Tensor) else None
     )
     if kernel is None:
-        raise node.unsupported("its kernel's shape is unknown, expected kernel_shape or a constant weight")
+        return None
     if not 1 <= len(kernel) <= 3:
         raise node.unsupported(f"its kernel has {len(kernel)} axes, expected 1 to 3")
     return tuple(kernel)
 
 
+def with_window(node: Node, make: Callable[[Window], Function], index: int = 1) -> Function:
+    """What ``make`` makes of the node's window: now if the kernel is known, else when the weight comes.
+
+    Args:
+        node: The node.
+        make: Makes the callable.
+        index: The input that is the weight.
+    """
+    kernel = kernel_of(node, index)
+    if kernel is not None:
+        return make(Window.from_node(node, kernel))
+    by_kernel = functools.cache(lambda sizes: make(Window.from_node(node, sizes)))
+    return lambda *values: by_kernel(tuple(values[index].shape[2:]))(*values)
+
+
 @operator("Conv")
 def _convolution(node: Node) -> Function:
-    return convolution(Window.from_node(node, kernel_of(node)), node.attribute("group", 1))
+    return with_window(node, lambda window: convolution(window, node.attribute("group", 1)))
 
 
 def convolution(window: Window, groups: int) -> Function:
@@ -65,7 +82,10 @@ def convolution(window: Window, groups: int) -> Function:
 
 @operator("ConvTranspose")
 def _transposed(node: Node) -> Function:
-    window = Window.from_node(node, kernel_of(node))
+    return with_window(node, lambda window: _transposed_convolution(node, window))
+
+
+def _transposed_convolution(node: Node, window: Window) -> Function:
     rank, groups = len(window.kernel), node.attribute("group", 1)
     convolve = _TRANSPOSED[rank]
     extra = tuple(node.attribute("output_padding") or [0] * rank)
@@ -102,7 +122,10 @@ def _transposed(node: Node) -> Function:
 
 @operator("DeformConv")
 def _deformable(node: Node) -> Function:
-    window = Window.from_node(node, kernel_of(node))
+    return with_window(node, lambda window: _deformable_convolution(node, window))
+
+
+def _deformable_convolution(node: Node, window: Window) -> Function:
     if len(window.kernel) != 2:
         raise node.unsupported(f"its kernel has {len(window.kernel)} axes, expected 2")
     groups, offset_groups = node.attribute("group", 1), node.attribute("offset_group", 1)

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from endoscope_server.mirror.node import Function, Node
-from endoscope_server.mirror.operators.convolution import kernel_of
 from endoscope_server.mirror.registry import operator
 from endoscope_server.mirror.spatial import Pads, Window, for_pad, symmetric
 
@@ -39,7 +38,7 @@ def _native(window: Window) -> tuple[int, ...] | None:
 
 @operator("MaxPool")
 def _max_pool(node: Node) -> Function:
-    window = Window.from_node(node, kernel_of(node))
+    window = Window.from_node(node, node.attribute("kernel_shape"))
     rank, indices = len(window.kernel), len(node.outputs) > 1 and bool(node.outputs[1])
     columns_first = bool(node.attribute("storage_order", 0))
     pool, padding = _MAX[rank], _native(window)
@@ -81,7 +80,7 @@ def _max_pool(node: Node) -> Function:
 
 @operator("MaxUnpool")
 def _max_unpool(node: Node) -> Function:
-    window = Window.from_node(node, kernel_of(node))
+    window = Window.from_node(node, node.attribute("kernel_shape"))
 
     def apply(x: Tensor, indices: Tensor, shape: Tensor | None = None) -> Tensor:
         sizes = list(x.shape[:2])
@@ -102,7 +101,7 @@ def _max_unpool(node: Node) -> Function:
 
 @operator("AveragePool")
 def _average_pool(node: Node) -> Function:
-    window = Window.from_node(node, kernel_of(node))
+    window = Window.from_node(node, node.attribute("kernel_shape"))
     include, padding = bool(node.attribute("count_include_pad", 0)), _native(window)
     rank = len(window.kernel)
     if padding is not None and set(window.dilations) == {1}:
@@ -141,7 +140,7 @@ def _root(sums: Tensor, power: int) -> Tensor:
 
 @operator("LpPool")
 def _lp_pool(node: Node) -> Function:
-    window, power = Window.from_node(node, kernel_of(node)), node.attribute("p", 2)
+    window, power = Window.from_node(node, node.attribute("kernel_shape")), node.attribute("p", 2)
     return lambda x: _root(_window_sums(x.abs().pow(power), window), power)
 
 
