@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 from PIL import Image
 
@@ -28,3 +36,67 @@ def photos() -> dict[str, Image.Image]:
         name: Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
         for name in ("chelsea", "coffee", "rocket", "astronaut")
     }
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server process of our own.
+
+    Attributes:
+        target: Where it listens.
+        process: It.
+        state: Its folder.
+        channel: A channel to it.
+    """
+
+    target: str
+    process: subprocess.Popen[str]
+    state: Path
+    channel: grpc.Channel
+
+
+StartServer = Callable[..., AbstractContextManager[RunningServer]]
+
+
+@pytest.fixture(scope="session")
+def start_server() -> StartServer:
+    """Starts servers: ``with start_server(state, models, *options) as server``; they end with the block."""
+
+    @contextlib.contextmanager
+    def start(state: Path, models: Path | None, *options: str) -> Iterator[RunningServer]:
+        port_file = state / "port"
+        command = [sys.executable, "-c", "from endoscope_server.commands import serve; serve()"]
+        command += ["--listen", "127.0.0.1:0"]
+        command += ["--state", str(state), "--port-file", str(port_file), *options]
+        command += ["--models", str(models)] if models else []
+        log = (state / "log").open("w")
+        process = subprocess.Popen(command, stderr=log, stdout=log, text=True)
+        try:
+            deadline = time.monotonic() + 60
+            while not port_file.exists():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise AssertionError(f"the server did not start: {(state / 'log').read_text()}")
+                time.sleep(0.05)
+            target = f"127.0.0.1:{port_file.read_text()}"
+            with grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)]) as channel:
+                yield RunningServer(target, process, state, channel)
+        finally:
+            port_file.unlink(missing_ok=True)
+            process.terminate()
+            try:
+                process.wait(20)
+            finally:
+                process.kill()
+                log.close()
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def server(
+    start_server: StartServer, lite0_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """A running server with EfficientNet-Lite0 as ``efficientnet-lite0``, which all tests share."""
+    with start_server(tmp_path_factory.mktemp("state"), lite0_path.parent) as running:
+        yield running
+        assert running.process.poll() is None, "the server died in the tests"

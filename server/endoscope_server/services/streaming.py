@@ -63,6 +63,7 @@ def preview_every(options: job_pb2.JobOptions) -> int:
 
 def submit(jobs: JobManager, ticket: Ticket, start: Callable[[], Work], options: job_pb2.JobOptions) -> Job:
     """Queue the job of a streaming call."""
+    previews = image_format(options.preview_format, ImageFormat.JPEG, "options.preview_format")
     message = job_pb2.JobHeader(
         model=ticket.model,
         model_fingerprint=ticket.fingerprint,
@@ -74,7 +75,7 @@ def submit(jobs: JobManager, ticket: Ticket, start: Callable[[], Work], options:
 
     def header(identifier: str) -> _Header:
         message.job = f"jobs/{identifier}"
-        return _Header(message, image_format(options.preview_format, ImageFormat.JPEG))
+        return _Header(message, previews)
 
     batch = options.priority == job_pb2.JOB_PRIORITY_BATCH
     return jobs.submit(ticket.technique, header, start, Priority.BATCH if batch else Priority.INTERACTIVE)

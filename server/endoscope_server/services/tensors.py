@@ -90,9 +90,18 @@ def to_picture(message: image_pb2.Image, field: str) -> Image.Image:
 
 
 def image_format(
-    number: image_pb2.ImageFormat.ValueType, default: ImageFormat = ImageFormat.PNG
+    number: image_pb2.ImageFormat.ValueType,
+    default: ImageFormat = ImageFormat.PNG,
+    field: str = "image_format",
 ) -> ImageFormat:
-    """The encoding that a request asks for."""
+    """The encoding that a request asks for.
+
+    Raises:
+        InvalidInput: if it is none of the contract's.
+    """
+    if number not in _FORMATS and number != image_pb2.IMAGE_FORMAT_UNSPECIFIED:
+        expected = ", ".join(image_pb2.ImageFormat.Name(known) for known in _FORMATS)
+        raise InvalidInput(f"{field} is {number}, expected one of {expected}", field=field)
     return _FORMATS.get(number, default)
 
 

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 import torch
+from google.protobuf import json_format
 
 from endoscope.v1 import gradient_pb2, gradient_pb2_grpc
 from endoscope_server.jobs import JobManager
 from endoscope_server.models import Repository
-from endoscope_server.services import streaming
+from endoscope_server.services import preprocessing, streaming
 from endoscope_server.services.calls import Workers, resource_id
 from endoscope_server.services.gradient import (
     adversarial,
@@ -23,6 +24,7 @@ from endoscope_server.services.gradient.prepared import Prepare, Prepared, make_
 from endoscope_server.services.provenance import provenance
 from endoscope_server.services.status import Context
 from endoscope_server.services.streaming import Ticket
+from endoscope_server.techniques.parts.subject import Subject
 
 ResponseT = TypeVar("ResponseT")
 
@@ -92,12 +94,20 @@ class GradientService(gradient_pb2_grpc.GradientServiceServicer):
     def _prepare(self, technique: str, prepare: Prepare, request: Any) -> tuple[Ticket, Prepared]:
         model = self._models.get(resource_id(request.model, "models", "model"))
         streaming.preview_every(request.options)
-        prepared = self._jobs.run(lambda: prepare(model, make_subject(model, request, self._device), request))
+
+        def work() -> tuple[Subject, Prepared]:
+            subject = make_subject(model, request, self._device)
+            return subject, prepare(model, subject, request)
+
+        subject, prepared = self._jobs.run(work)
+        settings = json_format.MessageToDict(
+            preprocessing.to_message(subject.preprocessing), preserving_proto_field_name=True
+        )
         ticket = Ticket(
             technique,
             f"models/{model.name}",
             model.graph.fingerprint,
-            prepared.parameters,
+            {**prepared.parameters, "preprocessing": settings},
             request.seed,
             prepared.total,
         )

@@ -1,0 +1,42 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint protos constraints clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python client/examples/demo.py out
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd protos && ../$(BIN)/buf lint
+
+# Generates the stubs from the protos.
+protos: $(VENV)/.dev
+	$(BIN)/python protos/generate.py
+
+# Pins what is installed now.
+constraints: $(VENV)/.dev
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,zoo,demo]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,zoo,demo,dev]'
+	touch $@ $(VENV)/.demo
+
+$(VENV):
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) .cache out
