@@ -110,7 +110,7 @@ def test_a_broken_model_is_refused(
     path = save_tampered(lite0_path, tmp_path, change)
     with pytest.raises(EndoscopeError, match=says) as caught:
         Graph.from_file(path)
-    assert (caught.value.field, caught.value.reason) == ("model", reason)
+    assert (caught.value.field, caught.value.reason) == ("", reason)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path, content: bytes) -> N
     path.write_bytes(content)
     with pytest.raises(InvalidInput, match="not an ONNX") as caught:
         Graph.from_file(path)
-    assert (caught.value.field, caught.value.reason) == ("model", "NOT_ONNX")
+    assert (caught.value.field, caught.value.reason) == ("", "NOT_ONNX")
     with pytest.raises(InvalidInput, match="can't read"):
         Graph.from_file(tmp_path / "absent.onnx")
 

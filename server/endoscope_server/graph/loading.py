@@ -91,7 +91,6 @@ def load_proto(model: onnx.ModelProto, folder: Path | None, limits: Limits) -> L
     if len(model.graph.node) > limits.nodes:
         raise LimitExceeded(
             f"the model has {len(model.graph.node)} nodes, expected at most {limits.nodes}",
-            field="model",
             reason="TOO_MANY_NODES",
         )
     ir_version = model.ir_version
@@ -129,7 +128,6 @@ def _check_header(model: onnx.ModelProto) -> None:
         if opset.domain in ("", "ai.onnx") and not 1 <= opset.version <= newest:
             raise InvalidInput(
                 f"the operator set is {opset.version}, expected 1 to {newest}",
-                field="model",
                 reason="OPSET_TOO_NEW" if opset.version > newest else "INVALID_GRAPH",
                 metadata={"opset": str(opset.version), "newest": str(newest)},
             )
@@ -183,7 +181,6 @@ def _check_names(graph: onnx.GraphProto, outer: frozenset[str] = frozenset()) ->
         if info.name not in known:
             raise InvalidInput(
                 f"output {info.name!r} is made by no node",
-                field="model",
                 reason="INVALID_GRAPH",
                 metadata={"value": info.name},
             )
@@ -195,14 +192,12 @@ def _raise_unknown(name: str, node: onnx.NodeProto, index: int, later: bool) -> 
     if later:
         raise InvalidInput(
             f"{where} reads {name!r}, which a later node makes; expected nodes in topological order",
-            field="model",
             reason="INVALID_GRAPH",
             metadata=metadata,
         )
     raise InvalidInput(
         f"{where} reads {name!r}, which is no input, no initializer and no node's output: "
         "an initializer is missing",
-        field="model",
         reason="MISSING_INITIALIZER",
         metadata=metadata,
     )
@@ -288,11 +283,10 @@ def _check_sizes(graph: onnx.GraphProto, limits: Limits) -> None:
             raise LimitExceeded(
                 f"value {info.name!r} of shape {list(shape)} takes {size} bytes, "
                 f"expected at most {limits.tensor_bytes}",
-                field="model",
                 reason="TENSOR_TOO_LARGE",
                 metadata={"value": info.name},
             )
 
 
 def _invalid(reason: str, message: str) -> InvalidInput:
-    return InvalidInput(message, field="model", reason=reason)
+    return InvalidInput(message, reason=reason)

@@ -181,7 +181,6 @@ class Sessions:
                 raise
             raise Unsupported(
                 f"ONNX Runtime {ort.__version__} can't run the model: {error}",
-                field="model",
                 reason="RUNTIME_REFUSES_MODEL",
                 metadata={"opsets": str(dict(self.graph.opsets))},
             ) from error

@@ -49,7 +49,6 @@ def read(tensor: onnx.TensorProto, folder: Path | None, limit: int) -> Array:
     if expected is not None and expected > limit:
         raise LimitExceeded(
             f"tensor {tensor.name!r} declares {expected} bytes, expected at most {limit}",
-            field="model",
             reason="TENSOR_TOO_LARGE",
             metadata={"tensor": tensor.name},
         )
@@ -145,6 +144,4 @@ def _wrong_size(tensor: onnx.TensorProto, expected: int, actual: int) -> Invalid
 
 
 def _invalid(tensor: onnx.TensorProto, reason: str, what: str) -> InvalidInput:
-    return InvalidInput(
-        f"tensor {tensor.name!r} {what}", field="model", reason=reason, metadata={"tensor": tensor.name}
-    )
+    return InvalidInput(f"tensor {tensor.name!r} {what}", reason=reason, metadata={"tensor": tensor.name})

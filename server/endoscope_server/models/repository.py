@@ -10,12 +10,13 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from endoscope_server.errors import (
     AlreadyExists,
+    EndoscopeError,
     InvalidInput,
     LimitExceeded,
     NotFound,
@@ -121,7 +122,8 @@ class Repository:
         with gate:
             model = self.loaded(name)
             if model is None or model.file.path != file.path or model.file.created != file.created:
-                model = Model(file, self._certificates, self._threads, self._compute)
+                with _blaming("model"):
+                    model = Model(file, self._certificates, self._threads, self._compute)
             with self._lock:
                 self._loaded[name] = model
                 self._loaded.move_to_end(name)
@@ -175,8 +177,8 @@ class Repository:
                 raise InvalidInput(f"{received} bytes came, expected {size}", field="chunk", reason="CUT_OFF")
             write_whole(folder / _CARD_FILE, json.dumps(dict(facts)).encode())
             staged = ModelFile(name, folder / _MODEL_FILE, facts, True, time.time())
-            model = Model(staged, self._certificates, self._threads, self._compute)
-            model.verify()
+            with _blaming("chunk"):
+                Model(staged, self._certificates, self._threads, self._compute).verify()
             self._put(name, folder, overwrite)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -229,6 +231,15 @@ class Repository:
                 _discard(target, self._staging)
             folder.rename(target)
             self._loaded.pop(name, None)
+
+
+@contextlib.contextmanager
+def _blaming(field: str) -> Iterator[None]:
+    """Errors within are the fault of ``field``, unless they name another."""
+    try:
+        yield
+    except EndoscopeError as error:
+        raise error.at(field) from None
 
 
 def _too_large(size: int, limit: int) -> LimitExceeded:

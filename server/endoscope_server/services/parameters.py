@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 
 from endoscope_server.errors import EndoscopeError, InvalidInput
 from endoscope_server.services.tensors import to_array
+from endoscope_server.techniques import deep_dream
 from endoscope_server.techniques.parts import (
     maco,
     objectives,
@@ -38,7 +39,8 @@ Descriptor = Any
 Leaf = Callable[[Any, str], Any]
 """Turns a message and its field's path into a parameter."""
 
-_ROOMS = (parameterization, maco, objectives, optimizers, regularizers, transforms)
+_ROOMS = (parameterization, maco, objectives, optimizers, regularizers, transforms, deep_dream)
+"""Where the dataclasses that messages within a request stand for are found."""
 _NAMES = {"AdamOptimizer": "Adam", "MomentumOptimizer": "Momentum", "LbfgsOptimizer": "Lbfgs"}
 _DEFAULT_KINDS = {"Optimizer": "adam"}
 
