@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import onnx
 
@@ -72,7 +73,8 @@ def _body(
     if registry.find(node.op_type, domain, opset) is not None or not onnx.defs.has(node.op_type, domain):
         return None
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, domain)
+        # onnx's stubs leave out what a schema knows of its function bodies.
+        schema: Any = onnx.defs.get_schema(node.op_type, opset, domain)
     except onnx.defs.SchemaError:
         return None
     if schema.has_function:

@@ -14,7 +14,7 @@ from endoscope_server.mirror.node import Function, Node
 from endoscope_server.mirror.registry import operator
 from endoscope_server.mirror.tensors import FLOAT8, from_numpy, torch_type
 
-_NARROW_INTEGERS = {
+NARROW_INTEGERS: dict[int, tuple[int, bool]] = {
     TensorProto.INT4: (4, True),
     TensorProto.UINT4: (4, False),
     TensorProto.INT2: (2, True),
@@ -34,8 +34,8 @@ def converter(target: int, saturate: bool = True, rounding: str = "up") -> Funct
     if target == TensorProto.STRING:
         return _to_string
     dtype = torch_type(target)
-    if target in _NARROW_INTEGERS:
-        return _to_narrow(dtype, *_NARROW_INTEGERS[target])
+    if target in NARROW_INTEGERS:
+        return _to_narrow(dtype, *NARROW_INTEGERS[target])
     if target == TensorProto.FLOAT4E2M1:
         return _to_float4
     if dtype == torch.float8_e8m0fnu:
@@ -111,7 +111,8 @@ def _to_exponent(x: Tensor, rounding: str) -> Tensor:
         exponent = exponent - 1
     else:
         exponent = torch.where(mantissa >= 0.75, exponent, exponent - 1)
-    bits = (exponent + 127).clamp(0, 254).to(torch.uint8)
+    # Zero has no exponent: it becomes the least power of two.
+    bits = torch.where(wide == 0, 0, (exponent + 127).clamp(0, 254)).to(torch.uint8)
     bits = torch.where(torch.isfinite(wide), bits, torch.full_like(bits, 255))
     return bits.view(torch.float8_e8m0fnu)
 
@@ -153,9 +154,9 @@ def _dropout_training(node: Node) -> Function:
         rate = 0.5 if ratio is None else float(ratio)
         if train is None or not bool(train) or rate == 0:
             return x, torch.ones_like(x, dtype=torch.bool)
-        generator = torch.Generator(x.device)
-        generator.manual_seed(int(seed or 0))
-        mask = torch.rand(x.shape, generator=generator, device=x.device) >= rate
+        # The generator of ONNX's own reference, so that a seed means the same.
+        drawn = np.random.RandomState(int(seed or 0)).uniform(0, 1, x.shape)
+        mask = torch.from_numpy(drawn >= rate).to(x.device)
         return x * mask / (1 - rate), mask
 
     return apply

@@ -92,5 +92,3 @@ def _element(_: Node) -> Function:
 @operator("OptionalHasElement", dynamic=True)
 def _has_element(_: Node) -> Function:
     return lambda value=None: torch.tensor(value is not None)
-
-

@@ -141,7 +141,7 @@ def _deformable_convolution(node: Node, window: Window) -> Function:
         batch, channels, input_height, input_width = x.shape
         out_height, out_width = offset.shape[2:]
         shifts = offset.reshape(batch * offset_groups, taps, 2, out_height, out_width)
-        options = {"dtype": x.dtype, "device": x.device}
+        options: dict[str, Any] = {"dtype": x.dtype, "device": x.device}
         first = torch.arange(out_height, **options).mul(row_step).sub(top).view(1, 1, -1, 1)
         across = torch.arange(out_width, **options).mul(column_step).sub(left).view(1, 1, 1, -1)
         vertical = shifts[:, :, 0] + first + rows.to(**options).view(1, -1, 1, 1)

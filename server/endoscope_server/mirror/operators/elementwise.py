@@ -69,10 +69,13 @@ def divide(a: Tensor, b: Tensor) -> Tensor:
     return torch.div(a, b, rounding_mode="trunc")
 
 
-@operator("Add", "Sub", "Mul", "Div")
+_ARITHMETIC: dict[str, Function] = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": divide}
+
+
+@operator(*_ARITHMETIC)
 def _arithmetic(node: Node) -> Function:
     kind = node.input_type(0)
-    function: Function = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Div": divide}[node.op_type]
+    function = _ARITHMETIC[node.op_type]
     if node.op_type == "Div":
         if kind == TensorProto.UINT64:
             return _exact_uint64(lambda a, b: a // b)
@@ -119,10 +122,12 @@ def _variadic(pairwise: Function) -> Function:
     return apply
 
 
-@operator("Max", "Min", "Sum")
+_VARIADIC: dict[str, Function] = {"Max": torch.maximum, "Min": torch.minimum, "Sum": torch.add}
+
+
+@operator(*_VARIADIC)
 def _variadic_operator(node: Node) -> Function:
-    function: Function = {"Max": torch.maximum, "Min": torch.minimum, "Sum": torch.add}[node.op_type]
-    return _variadic(function)
+    return _variadic(_VARIADIC[node.op_type])
 
 
 @operator("Mean")

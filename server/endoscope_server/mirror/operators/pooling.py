@@ -129,7 +129,7 @@ def _window_sums(x: Tensor, window: Window) -> Tensor:
     sums = _CONVOLVE[rank](
         wide.reshape(-1, 1, *wide.shape[2:]), ones, None, window.strides, 0, window.dilations
     )
-    return sums.reshape(x.shape[0], x.shape[1], *sums.shape[2:])  # type: ignore[no-any-return]
+    return sums.reshape(x.shape[0], x.shape[1], *sums.shape[2:])
 
 
 def _root(sums: Tensor, power: int) -> Tensor:

@@ -84,12 +84,12 @@ def _reducer(node: Node) -> Callable[[Tensor, Sequence[int] | None], Tensor]:
     before, reduction = _REDUCTIONS[node.op_type]
     keep = bool(node.attribute("keepdims", 1))
     leave = bool(node.attribute("noop_with_empty_axes", 0))
-    alone = _ALONE.get(node.op_type, lambda x: x.clone())
+    alone = _ALONE.get(node.op_type, torch.clone)
 
     def apply(x: Tensor, axes: Sequence[int] | None) -> Tensor:
         if not axes:
             if leave:
-                return alone(x).to(x.dtype)  # type: ignore[no-any-return]
+                return alone(x).to(x.dtype)
             axes = range(x.ndim)
         if x.ndim == 0:
             return reduction((before(x) if before else x).reshape(1), (0,), False)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from endoscope_server.mirror.node import Function, Node
 from endoscope_server.mirror.registry import operator
-from endoscope_server.mirror.tensors import UNSIGNED
+from endoscope_server.mirror.tensors import UNSIGNED, to_numpy
 
 
 @operator("ArgMax", "ArgMin")
@@ -65,7 +65,7 @@ def _unique(node: Node) -> Function:
     def apply(x: Tensor) -> Any:
         along = 0 if axis is None else axis
         values = x.reshape(-1) if axis is None else x
-        array = values.detach().cpu().numpy()
+        array = to_numpy(values)
         _, first, inverse, counts = np.unique(
             array, return_index=True, return_inverse=True, return_counts=True, axis=along
         )
