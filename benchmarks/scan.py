@@ -84,10 +84,11 @@ def main() -> None:
             work = scan(
                 arguments.model,
                 graph,
+                "input",
                 preprocessing,
                 open_source(folder),
                 FeatureStore(Path(temporary, f"store-{round_number}")),
-                LocalEngine(load=lambda _: graph),
+                LocalEngine(),
                 ScanParameters(values, arguments.batch_size),
             )
             for _ in work:

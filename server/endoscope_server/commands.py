@@ -28,6 +28,13 @@ from endoscope_server.errors import EndoscopeError
     help="Folder of .onnx files to serve; only read.",
 )
 @click.option(
+    "--datasets-root",
+    "datasets_roots",
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    help="Folder below which clients may make datasets of what is there; may be given several times.",
+)
+@click.option(
     "--port-file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="File that gets the port once the server listens.",
@@ -53,6 +60,7 @@ def serve(
     listen: str,
     state: Path,
     models: Path | None,
+    datasets_roots: tuple[Path, ...],
     port_file: Path | None,
     concurrency: int,
     threads: int,
@@ -67,7 +75,9 @@ def serve(
     from endoscope_server.services.server import Server, Settings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settings = Settings(listen, state, models, concurrency, threads, grace)
+    settings = Settings(
+        listen, state, models, datasets_roots, concurrency=concurrency, threads=threads, grace=grace
+    )
 
     async def main() -> None:
         server = Server(settings)

@@ -37,8 +37,8 @@ VALUES = ("view", "getitem_6", PIXELS)
 class Counting:
     """The local engine, counting what it is asked to compute."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.inner = LocalEngine(2, lambda _: graph)
+    def __init__(self) -> None:
+        self.inner = LocalEngine(2)
         self.asked: list[int] = []
 
     def run(
@@ -62,12 +62,20 @@ def run_scan(
     values: tuple[str, ...] = VALUES,
 ) -> tuple[list[ScanStep], ScanResult]:
     work = scan(
-        path, graph, preprocessing, open_source(folder), FeatureStore(store), engine, ScanParameters(values)
+        path,
+        graph,
+        "input",
+        preprocessing,
+        open_source(folder),
+        FeatureStore(store),
+        engine,
+        ScanParameters(values),
     )
     steps = []
     while True:
         try:
-            steps.append(next(work))
+            step = next(work)
+            steps += [step] if step is not None else []
         except StopIteration as stop:
             return steps, stop.value
 
@@ -81,7 +89,7 @@ def scanned(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, list[ScanStep], ScanResult]:
     store = tmp_path_factory.mktemp("store")
-    steps, result = run_scan(lite0_path, lite0, preprocessing, album, store, Counting(lite0))
+    steps, result = run_scan(lite0_path, lite0, preprocessing, album, store, Counting())
     return store, steps, result
 
 
@@ -91,8 +99,8 @@ def test_stored_features_are_the_models(
     _, steps, result = scanned
     assert (result.computed, result.reused, len(result.skipped)) == (40, 1, 1)
     assert result.skipped[0].name == "chelsea/broken.jpg"
-    assert (steps[-1].index, steps[-1].total) == (42, 42)
-    assert steps[-1].losses["images_per_second"] > 0
+    assert (steps[-1].done, steps[-1].count) == (42, 42)
+    assert steps[-1].numbers["images_per_second"] > 0
     source = open_source(album)
     assert [key is None for key in result.digests] == [
         item.name.endswith("broken.jpg") for item in source.items
@@ -119,7 +127,7 @@ def test_nothing_is_computed_twice(
     tmp_path: Path,
 ) -> None:
     store, _, first = scanned
-    engine = Counting(lite0)
+    engine = Counting()
     elsewhere = tmp_path / "moved"
     shutil.copytree(album / "coffee", elsewhere / "drinks")
     _, result = run_scan(lite0_path, lite0, preprocessing, elsewhere, store, engine)
@@ -136,7 +144,7 @@ def test_features_are_mapped_not_copied(scanned: tuple[Path, list[ScanStep], Sca
     keys = [key for key in result.digests if key is not None]
     table = result.tables["view"]
     unique = list(dict.fromkeys(keys))
-    [(positions, block)] = table.blocks(unique)
+    [(positions, block)] = table.view(unique).blocks()
     assert not block.flags.owndata
     assert np.array_equal(positions, np.arange(40))
     shuffled = [unique[index] for index in np.random.default_rng(0).permutation(40)]
@@ -163,7 +171,7 @@ from endoscope_server.images.preprocessing import Preprocessing
 path = Path({str(lite0_path)!r})
 graph = Graph.from_file(path)
 preprocessing = Preprocessing(224, 224, scale=255.0, mean=(127.0,) * 3, std=(128.0,) * 3)
-for step in scan(path, graph, preprocessing, open_source(Path({str(many)!r})),
+for step in scan(path, graph, "input", preprocessing, open_source(Path({str(many)!r})),
                  FeatureStore(Path({str(store)!r})), LocalEngine(), ScanParameters(("getitem_6", "view"))):
     pass
 """
@@ -180,15 +188,14 @@ for step in scan(path, graph, preprocessing, open_source(Path({str(many)!r})),
     before = max(map(len, tables))
     assert 0 < before < 480
 
-    engine = Counting(lite0)
+    engine = Counting()
     _, result = run_scan(lite0_path, lite0, preprocessing, many, store, engine, values=("getitem_6", "view"))
     assert len(result.skipped) == 12
     done = min(map(len, tables))
     assert len(engine.asked) - 12 == 480 - done
     for table in result.tables.values():
-        rows = sum(
-            len(block) for _, block in table.blocks([key for key in result.digests if key is not None])
-        )
+        view = table.view([key for key in result.digests if key is not None])
+        rows = sum(len(block) for _, block in view.blocks())
         assert len(table) == 480
         assert rows == 480 + 12  # each copy of an image is an item of its own
 
@@ -196,10 +203,11 @@ for step in scan(path, graph, preprocessing, open_source(Path({str(many)!r})),
 def test_closing_a_scan_stops_it_and_keeps_what_is_stored(
     lite0_path: Path, lite0: Graph, preprocessing: Preprocessing, album: Path, tmp_path: Path
 ) -> None:
-    engine = Counting(lite0)
+    engine = Counting()
     work = scan(
         lite0_path,
         lite0,
+        "input",
         preprocessing,
         open_source(album),
         FeatureStore(tmp_path),

@@ -1,18 +1,22 @@
 """Images on disk, their features in a store that outlives the run, and the engines that fill it."""
 
-from endoscope_server.datasets.engine import Engine, Extraction, LocalEngine
+from endoscope_server.datasets.digests import Digests
+from endoscope_server.datasets.engine import PIXELS, Engine, Extraction, LocalEngine, peaks_of
 from endoscope_server.datasets.library import Dataset, Library
 from endoscope_server.datasets.scan import ScanParameters, ScanResult, ScanStep, scan
 from endoscope_server.datasets.sources import Item, Source, open_source
-from endoscope_server.datasets.store import FeatureKey, FeatureStore, FeatureTable
+from endoscope_server.datasets.store import FeatureKey, FeatureStore, FeatureTable, FeatureView
 
 __all__ = [
+    "PIXELS",
     "Dataset",
+    "Digests",
     "Engine",
     "Extraction",
     "FeatureKey",
     "FeatureStore",
     "FeatureTable",
+    "FeatureView",
     "Item",
     "Library",
     "LocalEngine",
@@ -21,5 +25,6 @@ __all__ = [
     "ScanStep",
     "Source",
     "open_source",
+    "peaks_of",
     "scan",
 ]

@@ -6,11 +6,12 @@ does not depend on the engine.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,8 @@ from PIL import Image
 
 from endoscope_server.datasets.sources import Skipped, Source
 from endoscope_server.errors import EndoscopeError
-from endoscope_server.graph import Fidelity, Graph, Sessions
+from endoscope_server.graph import Fidelity, Graph, Sessions, run_batch
+from endoscope_server.graph.axes import value_axes
 from endoscope_server.images.decoding import decode
 from endoscope_server.images.preprocessing import Preprocessing
 
@@ -30,24 +32,47 @@ PIXELS = "#pixels"
 PIXEL_SIDE = 64
 """Pictures are compared as pictures at this size of their longer side, as 8-bit numbers."""
 
+_PEAKS = "#peaks:"
+
+PATIENCE = 0.01
+"""Seconds that an engine waits for a batch before it lets its caller do other work."""
+
+
+def peaks_of(value: str) -> str:
+    """Stands for the largest activation of each channel of a value, and where it is.
+
+    Its features are channels times two numbers: first the activations, then the positions in row-major
+    order.
+    """
+    return _PEAKS + value
+
+
+def value_of(wanted: str) -> str | None:
+    """The ONNX value that a wanted feature needs; None for :data:`PIXELS`."""
+    return None if wanted == PIXELS else wanted.removeprefix(_PEAKS)
+
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
     """What is to be computed.
 
     Attributes:
+        fingerprint: Of the model.
         model: Path of the model file.
-        values: ONNX names of values, and perhaps :data:`PIXELS`.
+        values: ONNX names of values, :func:`peaks_of` some, and perhaps :data:`PIXELS`.
         input_name: The image input.
         preprocessing: Between the picture and the model.
         providers: ONNX Runtime execution providers.
+        graph: The model, if it is loaded already.
     """
 
+    fingerprint: str
     model: Path
     values: tuple[str, ...]
     input_name: str
     preprocessing: Preprocessing
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    graph: Graph | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +95,13 @@ class Engine(Protocol):
 
     def run(
         self, extraction: Extraction, source: Source, batches: Iterable[Sequence[int]]
-    ) -> Iterator[Extracted]:
-        """The features of each batch of item indices.
+    ) -> Iterator[Extracted | None]:
+        """The features of each batch of item indices, and None whenever the caller may do other work.
 
         Args:
             extraction: What is to be computed.
             source: Where the images are.
-            batches: Taken lazily, a little ahead of what is computed.
+            batches: Taken lazily, a little ahead of what is computed. An empty one is answered by None.
         """
         ...
 
@@ -86,14 +111,14 @@ class Extractor:
 
     Args:
         extraction: What is to be computed.
-        graph: The model, if it is loaded already.
     """
 
-    def __init__(self, extraction: Extraction, graph: Graph | None = None) -> None:
+    def __init__(self, extraction: Extraction) -> None:
         self._extraction = extraction
-        self._values = [value for value in extraction.values if value != PIXELS]
+        values = (value_of(wanted) for wanted in extraction.values)
+        self._values = list(dict.fromkeys(value for value in values if value is not None))
         self._sessions = Sessions(
-            graph or Graph.from_file(extraction.model),
+            extraction.graph or Graph.from_file(extraction.model),
             extraction.providers,
             # One thread a batch, several batches at once: nothing waits for the slowest thread of an
             # operator, and one batch is decoded while another is computed.
@@ -115,21 +140,48 @@ class Extractor:
                 skipped.append(Skipped(source.items[index].name, error.message))
             else:
                 kept.append(index)
-        features = self._compute(pictures) if pictures else {}
+        features = self.features(pictures) if pictures else {}
         return Extracted(tuple(kept), features, tuple(skipped))
 
-    def _compute(self, pictures: Sequence[Image.Image]) -> dict[str, NDArray[np.generic]]:
+    def features(self, pictures: Sequence[Image.Image]) -> dict[str, NDArray[np.generic]]:
+        """The features of pictures that are fitted to the model: by value, pictures x numbers."""
         features: dict[str, NDArray[np.generic]] = {}
         if PIXELS in self._extraction.values:
             features[PIXELS] = np.stack([shrink(picture) for picture in pictures])
-        if self._values:
-            preprocessing = self._extraction.preprocessing
-            pixels = np.stack([np.asarray(picture) for picture in pictures])
-            batch = preprocessing.normalize(_planes(pixels))
-            found = self._sessions.run({self._extraction.input_name: batch}, self._values)
-            for name, array in found.items():
-                features[name] = np.ascontiguousarray(array.reshape(len(pictures), -1))
+        if not self._values:
+            return features
+        preprocessing = self._extraction.preprocessing
+        pixels = np.stack([np.asarray(picture) for picture in pictures])
+        batch = preprocessing.normalize(_planes(pixels))
+        found = run_batch(self._sessions, self._extraction.input_name, batch, self._values)
+        for wanted in self._extraction.values:
+            if wanted in found:
+                features[wanted] = _storable(found[wanted].reshape(len(pictures), -1))
+            elif (value := value_of(wanted)) is not None:
+                features[wanted] = self._peaks(value, found[value])
         return features
+
+    def _peaks(self, value: str, array: NDArray[np.generic]) -> NDArray[np.floating]:
+        axes = value_axes(self._sessions.graph, value, array.ndim)
+        dtype = np.float64 if array.dtype == np.float64 else np.float32
+        maps = axes.channels_first(array).astype(dtype, copy=False)
+        flat = maps.reshape(*maps.shape[:2], -1)
+        ranked = np.where(np.isnan(flat), -np.inf, flat)
+        places = ranked.argmax(axis=2)
+        strongest = np.take_along_axis(ranked, places[..., None], axis=2)[..., 0]
+        return np.concatenate([strongest, places.astype(dtype)], axis=1)
+
+
+@functools.lru_cache(maxsize=4)
+def extractor(extraction: Extraction) -> Extractor:
+    """What computes an extraction, kept for the next time."""
+    return Extractor(extraction)
+
+
+def _storable(features: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Features in a type that the store has; what it has not is brought to 32 bits."""
+    kept = features.dtype.name in ("float16", "float32", "float64")
+    return np.ascontiguousarray(features if kept else features.astype(np.float32))
 
 
 def shrink(picture: Image.Image) -> NDArray[np.uint8]:
@@ -145,29 +197,36 @@ class LocalEngine:
 
     Args:
         workers: How many; 0 takes one a processor.
-        load: Gives the graph for a model path, so that a loaded one is not loaded again.
     """
 
-    def __init__(self, workers: int = 0, load: Callable[[Path], Graph] = Graph.from_file) -> None:
+    def __init__(self, workers: int = 0) -> None:
         self._workers = workers or len(os.sched_getaffinity(0))
-        self._load = load
 
     def run(
         self, extraction: Extraction, source: Source, batches: Iterable[Sequence[int]]
-    ) -> Iterator[Extracted]:
+    ) -> Iterator[Extracted | None]:
         """The features of each batch, in order, with a few batches under way at once."""
-        extractor = Extractor(extraction, self._load(extraction.model))
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="scan")
         under_way: deque[Future[Extracted]] = deque()
         try:
             for batch in batches:
-                under_way.append(pool.submit(extractor, source, batch))
-                if len(under_way) > 2 * self._workers:
-                    yield under_way.popleft().result()
+                if not batch:
+                    yield None
+                    continue
+                under_way.append(pool.submit(extractor(extraction), source, batch))
+                while len(under_way) > 2 * self._workers:
+                    yield _first(under_way)
             while under_way:
-                yield under_way.popleft().result()
+                yield _first(under_way)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _first(under_way: deque[Future[Extracted]]) -> Extracted | None:
+    """What the first of some tasks gave, or None if it is still at work."""
+    if not wait([under_way[0]], PATIENCE).done:
+        return None
+    return under_way.popleft().result()
 
 
 def _planes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from endoscope_server.datasets.digests import Digests
 from endoscope_server.datasets.sources import EXTENSIONS, Skipped, Source, open_source
 from endoscope_server.errors import AlreadyExists, InvalidInput, NotFound
 from endoscope_server.files import write_whole
@@ -53,6 +54,7 @@ class Library:
         self._folder = folder
         self._roots = tuple(root.resolve() for root in roots)
         self._lock = threading.Lock()
+        self._digests: dict[str, Digests] = {}
 
     def names(self) -> list[str]:
         """Every dataset's name, sorted."""
@@ -60,12 +62,11 @@ class Library:
 
     def get(self, identifier: str) -> Dataset:
         """One dataset. Raises NotFound, with the names that there are."""
-        path = self._folder / _checked(identifier) / "dataset.json"
-        if not path.is_file():
+        path = self._folder / identifier / "dataset.json"
+        if not _IDENTIFIER.fullmatch(identifier) or not path.is_file():
             known = ", ".join(map(repr, self.names()[:10])) or "none"
             raise NotFound(
-                f"there is no dataset {identifier!r}; there are: {known}",
-                field="dataset",
+                f"there is no dataset {identifier[:140]!r}; there are: {known}",
                 reason="UNKNOWN_DATASET",
             )
         notes = json.loads(path.read_text("utf-8"))
@@ -80,11 +81,16 @@ class Library:
     def create(self, identifier: str, path: Path) -> Dataset:
         """A dataset of files that the operator has.
 
+        Args:
+            identifier: Its name.
+            path: Of a folder or file, absolute or below one of the roots.
+
         Raises:
             InvalidInput: if the path is not below an allowed root, or no dataset.
             AlreadyExists: if the name is taken.
         """
-        resolved = path.resolve()
+        _checked(identifier)
+        resolved = self._resolved(path)
         if not any(resolved.is_relative_to(root) for root in self._roots):
             allowed = ", ".join(map(str, self._roots)) or "none (the operator allows them at the start)"
             raise InvalidInput(
@@ -98,6 +104,14 @@ class Library:
             self._claim(identifier)
             self._save(Dataset(identifier, resolved, uploaded=False, created=time.time()))
         return self.get(identifier)
+
+    def _resolved(self, path: Path) -> Path:
+        """The path without links; one that is relative is looked for below each root."""
+        candidates = [root / path for root in self._roots]
+        try:
+            return next((found for found in candidates if found.exists()), path).resolve()
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"{str(path)[:140]!r} can't be a path", field="path") from error
 
     def upload(self, identifier: str, name: str, label: str, content: bytes) -> None:
         """Add one image to an uploaded dataset, made if it is not there.
@@ -142,8 +156,15 @@ class Library:
             )
         write_whole(dataset.path / Path(*parts), content)
 
+    def digests(self, identifier: str) -> Digests:
+        """What is remembered of the dataset's images; the same object for everybody, until it is deleted."""
+        with self._lock:
+            if identifier not in self._digests:
+                self._digests[identifier] = Digests(self._folder / identifier / "digests.arrow")
+            return self._digests[identifier]
+
     def note_skipped(self, identifier: str, skipped: Iterable[Skipped]) -> None:
-        """Remember what a scan could not decode."""
+        """Remember what could not be decoded."""
         with self._lock:
             dataset = self.get(identifier)
             self._save(Dataset(identifier, dataset.path, dataset.uploaded, dataset.created, tuple(skipped)))
@@ -152,7 +173,10 @@ class Library:
         """Forget a dataset and delete uploaded images; the operator's own files stay. Raises NotFound."""
         with self._lock:
             self.get(identifier)
+            # Without its notes it is no dataset any more, however far the rest gets.
+            (self._folder / identifier / "dataset.json").unlink()
             shutil.rmtree(self._folder / identifier)
+            self._digests.pop(identifier, None)
 
     def _claim(self, identifier: str) -> None:
         if (self._folder / _checked(identifier) / "dataset.json").is_file():

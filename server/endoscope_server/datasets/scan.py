@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from endoscope_server.datasets.digests import Digests
 from endoscope_server.datasets.engine import Engine, Extracted, Extraction
 from endoscope_server.datasets.sources import Skipped, Source
-from endoscope_server.datasets.store import FeatureKey, FeatureStore, FeatureTable, digest
+from endoscope_server.datasets.store import FeatureKey, FeatureStore, FeatureTable
 from endoscope_server.errors import EndoscopeError, InvalidInput
 from endoscope_server.graph import Graph
 from endoscope_server.images.preprocessing import Preprocessing
@@ -22,6 +23,7 @@ _CHUNK_BYTES = 64 * 2**20
 _CPU_BATCH = 4
 _DEVICE_BATCH = 64
 _SECONDS_BETWEEN_STEPS = 0.25
+_SECONDS_WITHOUT_REST = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class ScanParameters:
     """What is scanned for.
 
     Attributes:
-        values: ONNX names of the values wanted, and perhaps :data:`engine.PIXELS`.
+        values: ONNX names of the values wanted, or :func:`engine.peaks_of` them, or :data:`engine.PIXELS`.
         batch_size: Images that are computed at once, 1 to 1024; 0 for what suits the device.
     """
 
@@ -43,23 +45,23 @@ class ScanParameters:
             raise InvalidInput("no layer was asked for, expected at least one", field="layers")
 
 
+Observe = Callable[[Sequence[int], Mapping[str, NDArray[np.generic]]], None]
+"""Is told of items and their features, by value; of items of the same content only the first."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScanStep:
     """How far a scan has come.
 
     Attributes:
-        index: Images done, whether computed, reused or skipped.
-        total: Images in the dataset.
-        losses: ``images_per_second``, ``seconds_left``, ``skipped``, ``computed``, ``reused``.
-        stage: In a few words.
-        images: None; scans show no pictures.
+        done: Images done, whether computed, reused or skipped.
+        count: Images in the dataset.
+        numbers: ``images_per_second``, ``seconds_left``, ``skipped``, ``computed``, ``reused``.
     """
 
-    index: int
-    total: int
-    losses: Mapping[str, float]
-    stage: str = "extracting features"
-    images: None = None
+    done: int
+    count: int
+    numbers: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,48 +88,54 @@ class ScanResult:
 def scan(
     model: Path,
     graph: Graph,
+    input_name: str,
     preprocessing: Preprocessing,
     source: Source,
     store: FeatureStore,
     engine: Engine,
     parameters: ScanParameters,
+    *,
+    digests: Digests | None = None,
+    observe: Observe | None = None,
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
-) -> Generator[ScanStep, None, ScanResult]:
+) -> Generator[ScanStep | None, None, ScanResult]:
     """Compute what the store doesn't have yet, and store it as it comes.
 
-    Closing the generator stops the work; what was stored stays, and the next scan goes on from there.
+    Closing the generator stops the work; what was stored stays, and the next scan goes on from there. Between
+    steps it yields None whenever the caller may do other work.
 
     Args:
         model: Path of the model file, for engines elsewhere.
         graph: The same model, loaded.
+        input_name: The input that takes pictures.
         preprocessing: Between pictures and the model.
         source: The images.
         store: Where features go.
         engine: What computes them.
         parameters: What is wanted.
+        digests: What is remembered of the images.
+        observe: Is told of features as they come, those that were stored before included.
         providers: ONNX Runtime execution providers.
 
     Raises:
-        InvalidInput: for an empty dataset, or a model without an image input.
+        InvalidInput: for an empty dataset, or a value that has no axis of pictures.
     """
     if not source.items:
         raise InvalidInput("the dataset has no images", field="dataset", reason="EMPTY_DATASET")
-    if graph.image_axes is None:
-        raise InvalidInput(
-            "the model has no input of images, expected one of rank 4", field="model", reason="NO_IMAGE_INPUT"
-        )
     tables = {
         value: store.table(FeatureKey(graph.fingerprint, value, preprocessing)) for value in parameters.values
     }
     batch = parameters.batch_size or (_CPU_BATCH if providers[0] == "CPUExecutionProvider" else _DEVICE_BATCH)
-    extraction = Extraction(model, parameters.values, graph.image_axes[0], preprocessing, providers)
-    run = _Run(source, tables)
+    extraction = Extraction(
+        graph.fingerprint, model, parameters.values, input_name, preprocessing, providers, graph
+    )
+    run = _Run(source, tables, digests or Digests(), observe)
     results = engine.run(extraction, source, run.batches(batch))
     try:
         for extracted in results:
-            run.take(extracted)
-            if run.due():
-                yield run.step()
+            if extracted is not None:
+                run.take(extracted)
+            yield run.step() if run.due() else None
         run.flush()
     finally:
         # Stop the engine's workers at once, not when the collector comes by.
@@ -143,6 +151,8 @@ class _Run:
 
     source: Source
     tables: Mapping[str, FeatureTable]
+    known: Digests
+    observe: Observe | None
     digests: list[bytes | None] = field(default_factory=list)
     reused: int = 0
     computed: int = 0
@@ -153,17 +163,25 @@ class _Run:
     _claimed: set[bytes] = field(default_factory=set)
 
     def batches(self, size: int) -> Iterator[Sequence[int]]:
-        """The items that need computing, each content once."""
+        """The items that need computing, each content once; empty now and then, where few need it."""
         batch: list[int] = []
+        rested = time.monotonic()
         for item in self.source.items:
+            if time.monotonic() - rested > _SECONDS_WITHOUT_REST:
+                yield []
+                rested = time.monotonic()
             try:
-                key = digest(self.source.read(item.index))
+                key = self.known(self.source, item.index)
             except EndoscopeError as error:
                 self.digests.append(None)
                 self.skipped.append(Skipped(item.name, error.message))
                 continue
             self.digests.append(key)
-            if key in self._claimed or all(key in table for table in self.tables.values()):
+            stored = all(key in table for table in self.tables.values())
+            if stored and key not in self._claimed:
+                self._show([item.index], {value: t.gather([key]) for value, t in self.tables.items()})
+            if stored or key in self._claimed:
+                self._claimed.add(key)
                 self.reused += 1
                 continue
             self._claimed.add(key)
@@ -171,6 +189,7 @@ class _Run:
             if len(batch) == size:
                 yield batch
                 batch = []
+                rested = time.monotonic()
         if batch:
             yield batch
 
@@ -180,6 +199,7 @@ class _Run:
         self.computed += len(extracted.indices)
         if not extracted.indices:
             return
+        self._show(extracted.indices, extracted.features)
         self._waiting.append(extracted)
         images = sum(len(waiting.indices) for waiting in self._waiting)
         numbers = sum(array.nbytes for waiting in self._waiting for array in waiting.features.values())
@@ -207,9 +227,9 @@ class _Run:
         total = len(self.source.items)
         speed = self._speed()
         return ScanStep(
-            index=min(done, total),
-            total=total,
-            losses={
+            done=min(done, total),
+            count=total,
+            numbers={
                 "images_per_second": speed,
                 "seconds_left": (total - done) / speed if speed else 0.0,
                 "skipped": float(len(self.skipped)),
@@ -236,6 +256,10 @@ class _Run:
             images_per_second=self._speed(),
             tables=self.tables,
         )
+
+    def _show(self, indices: Sequence[int], features: Mapping[str, NDArray[np.generic]]) -> None:
+        if self.observe is not None:
+            self.observe(indices, features)
 
     def _speed(self) -> float:
         return self.computed / max(time.monotonic() - self.started, 1e-9)

@@ -66,6 +66,10 @@ class Source(Protocol):
         """The encoded bytes of an item. Raises InvalidInput or LimitExceeded if they can't be had."""
         ...
 
+    def stamp(self, index: int) -> str:
+        """What changes when an item's bytes do, found without reading them. Raises InvalidInput."""
+        ...
+
 
 def open_source(path: Path) -> Source:
     """The source at a path, by what lies there.
@@ -111,7 +115,10 @@ class FolderSource:
                 name = full.relative_to(root).as_posix()
                 if file.startswith("."):
                     continue
-                if full.suffix.lower() not in EXTENSIONS:
+                if not _is_text(name):
+                    shown = name.encode(errors="replace").decode()
+                    skipped.append(Skipped(shown, "its name is no UTF-8"))
+                elif full.suffix.lower() not in EXTENSIONS:
                     skipped.append(Skipped(name, "its name has no image's extension"))
                 elif full.is_symlink() and not full.resolve().is_relative_to(root):
                     skipped.append(Skipped(name, "it is a link that leaves the folder"))
@@ -129,6 +136,14 @@ class FolderSource:
             return path.read_bytes()
         except OSError as error:
             raise InvalidInput(f"{item.name!r} can't be read: {error.strerror}") from error
+
+    def stamp(self, index: int) -> str:
+        """Size and time of change."""
+        name = self.items[index].name
+        try:
+            return _stamp(self.path / name)
+        except OSError as error:
+            raise InvalidInput(f"{name!r} can't be read: {error.strerror}") from error
 
 
 class ZipSource:
@@ -156,6 +171,11 @@ class ZipSource:
         except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
             raise InvalidInput(f"{name!r} can't be unpacked: {error}") from error
 
+    def stamp(self, index: int) -> str:
+        """Size and checksum."""
+        info = self._zip.getinfo(self.items[index].name)
+        return f"{info.file_size}:{info.CRC:08x}"
+
 
 class ColumnSource:
     """A Parquet or Arrow file with a column of encoded images and, perhaps, one of labels.
@@ -171,6 +191,7 @@ class ColumnSource:
         self._lock = threading.Lock()
         self._group: tuple[int, pa.ChunkedArray] = (-1, pa.chunked_array([], pa.binary()))
         schema = data.schema_arrow if isinstance(data, pq.ParquetFile) else data.schema
+        self._stamp = _stamp(path)
         self._column = self._image_column(schema)
         self._starts = self._group_starts()
         labels = self._labels(schema)
@@ -194,6 +215,10 @@ class ColumnSource:
             raise InvalidInput(f"row {index} has no image bytes")
         _check_size(len(content), str(index))
         return content
+
+    def stamp(self, index: int) -> str:
+        """Size and time of change of the whole file, and the row."""
+        return f"{self._stamp}:{index}"
 
     def _image_column(self, schema: pa.Schema) -> str:
         for field in schema:
@@ -264,6 +289,19 @@ def label_of(name: str) -> str:
     """The first folder of an item's name, or an empty string."""
     parts = PurePosixPath(name).parts
     return parts[0] if len(parts) > 1 else ""
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _stamp(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 def _is_image(name: str) -> bool:

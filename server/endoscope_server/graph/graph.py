@@ -12,7 +12,7 @@ import onnx
 
 from endoscope_server.errors import InvalidInput, NotFound
 from endoscope_server.graph import loading, rewriter
-from endoscope_server.graph.head import Head, find_head
+from endoscope_server.graph.head import Head, find_features, find_head
 from endoscope_server.graph.layers import Layer, list_layers
 from endoscope_server.graph.receptive_field import ReceptiveField, image_axes, receptive_fields
 from endoscope_server.graph.values import Value, ValueKind, collect
@@ -116,6 +116,11 @@ class Graph:
     def logits(self) -> str:
         """The value before the final Softmax, LogSoftmax or Sigmoid, or the output itself."""
         return self.head.logits
+
+    @cached_property
+    def features(self) -> str:
+        """The value that the last layer makes the logits of; the logits themselves if no layer does."""
+        return find_features(self.skeleton.graph, self.logits, self.weights)
 
     @property
     def probabilities(self) -> str | None:

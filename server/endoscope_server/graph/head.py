@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import onnx
 
 _NORMALISERS = {"Softmax", "LogSoftmax", "Sigmoid"}
+_WEIGHTED = {"Gemm", "MatMul", "Conv", "QLinearConv", "QLinearMatMul"}
 _TRANSPARENT = {
     "Identity",
     "Reshape",
@@ -43,3 +45,26 @@ def find_head(graph: onnx.GraphProto) -> Head:
         if node is not None and node.op_type in _NORMALISERS:
             return Head(node.input[0], None if node.op_type == "LogSoftmax" else info.name)
     return Head(graph.output[0].name, None)
+
+
+def find_features(graph: onnx.GraphProto, logits: str, stored: Container[str]) -> str:
+    """What the last layer makes its scores of: the value that goes into the logits' own weights.
+
+    Args:
+        graph: In topological order.
+        logits: Name of the logits.
+        stored: Names of the initializers.
+
+    Returns:
+        The value before the last Gemm, MatMul or Conv, or the logits themselves where there is none.
+    """
+    producers = {name: node for node in graph.node for name in node.output if name}
+    name = logits
+    while (node := producers.get(name)) is not None:
+        if node.op_type in _WEIGHTED:
+            return node.input[0]
+        computed = [source for source in node.input if source and source not in stored]
+        if node.op_type not in _TRANSPARENT and node.op_type != "Add":
+            break
+        name = computed[0] if computed else ""
+    return logits

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from endoscope.v1 import image_pb2
-from endoscope_server.images.preprocessing import Preprocessing
+from endoscope_server.errors import EndoscopeError, InvalidInput
+from endoscope_server.images.preprocessing import Layout, Preprocessing
+from endoscope_server.models import Model
 
 _ENUMS = {
     "resize": image_pb2.ResizeMode,
@@ -25,6 +27,30 @@ def changes(message: image_pb2.Preprocessing) -> dict[str, Any]:
         else:
             found[name] = tuple(value) if name in {"mean", "std"} else value
     return found
+
+
+def resolve(model: Model, message: image_pb2.Preprocessing) -> Preprocessing:
+    """The model's preprocessing with a request's changes.
+
+    Raises:
+        InvalidInput: for what can't be, or a size that the model's input does not take.
+        PreconditionFailed: if the model takes no picture.
+    """
+    try:
+        settings = model.preprocessing(changes(message))
+    except EndoscopeError as error:
+        error.field = f"preprocessing.{error.field}".rstrip(".")
+        raise
+    shape = model.graph.values[model.card.image_input].shape or ()
+    sides = shape[1:3] if settings.layout is Layout.NHWC else shape[2:4]
+    for name, fixed in zip(("height", "width"), sides, strict=False):
+        if isinstance(fixed, int) and fixed != getattr(settings, name):
+            raise InvalidInput(
+                f"{name} is {getattr(settings, name)}, expected the model's own {fixed}",
+                field=f"preprocessing.{name}",
+                reason="WRONG_SHAPE",
+            )
+    return settings
 
 
 def to_message(preprocessing: Preprocessing) -> image_pb2.Preprocessing:

@@ -23,16 +23,19 @@ from endoscope.v1 import (
     job_service_pb2_grpc,
     model_pb2_grpc,
 )
+from endoscope_server.datasets import FeatureStore, Library, LocalEngine
 from endoscope_server.errors import InvalidInput
 from endoscope_server.jobs import JobManager
 from endoscope_server.models import Repository
 from endoscope_server.protocols import reflection_pb2_grpc
 from endoscope_server.services.activation_service import ActivationService
 from endoscope_server.services.calls import Workers
+from endoscope_server.services.dataset_service import DatasetService
 from endoscope_server.services.gradient import GradientService
 from endoscope_server.services.job_service import JobService
 from endoscope_server.services.model_service import ModelService
 from endoscope_server.services.reflection import ReflectionService
+from endoscope_server.services.scanning import Surveyor
 from endoscope_server.services.status import StatusInterceptor
 
 logger = logging.getLogger(__name__)
@@ -58,6 +61,7 @@ class Settings:
         listen: ``host:port``; port 0 takes a free one. ``unix:PATH`` works too.
         state: The folder that is ours.
         models: A folder of ``.onnx`` files that is only read; None for none.
+        datasets_roots: Folders below which datasets may be made.
         concurrency: How many jobs take turns.
         threads: Threads of ONNX Runtime; 0 leaves it to ONNX Runtime.
         grace: Seconds that running calls have when the server stops.
@@ -66,6 +70,7 @@ class Settings:
     listen: str
     state: Path
     models: Path | None = None
+    datasets_roots: tuple[Path, ...] = ()
     concurrency: int = 4
     threads: int = 0
     grace: float = 5.0
@@ -79,6 +84,12 @@ class Server:
         self._jobs = JobManager(settings.concurrency)
         self._models = Repository(
             settings.state, settings.models, threads=settings.threads, compute=self._jobs.run
+        )
+        self._surveyor = Surveyor(
+            self._models,
+            Library(settings.state / "datasets", settings.datasets_roots),
+            FeatureStore(settings.state / "features"),
+            LocalEngine(settings.threads),
         )
         self._workers = Workers(8)
         self._health = health.aio.HealthServicer()
@@ -125,6 +136,9 @@ class Server:
     def _add_services(self) -> None:
         server, jobs, models, workers = self._server, self._jobs, self._models, self._workers
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models, workers), server)
+        dataset_pb2_grpc.add_DatasetServiceServicer_to_server(
+            DatasetService(self._surveyor, jobs, workers), server
+        )
         activation_pb2_grpc.add_ActivationServiceServicer_to_server(
             ActivationService(models, workers), server
         )
@@ -133,9 +147,6 @@ class Server:
         )
         job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs), server)
         # What is not written yet answers UNIMPLEMENTED, as the generated base classes do.
-        dataset_pb2_grpc.add_DatasetServiceServicer_to_server(
-            dataset_pb2_grpc.DatasetServiceServicer(), server
-        )
         audit_pb2_grpc.add_AuditServiceServicer_to_server(audit_pb2_grpc.AuditServiceServicer(), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz_async.ChannelzServicer(), server)

@@ -98,11 +98,27 @@ async def stream(
     async with contextlib.aclosing(job.watch(after_step)) as steps:  # type: ignore[type-var]
         async for progress in steps:
             yield make(step=await _step(progress, job.header.previews))
+    result = _result(job)
+    yield make(result=wrap(result) if wrap else result)
+
+
+def _result(job: Job) -> Any:
     if job.state is JobState.CANCELLED:
         raise Cancelled(f"jobs/{job.identifier} was cancelled", reason="JOB_CANCELLED")
     if job.error is not None:
         raise job.error
-    yield make(result=wrap(job.result) if wrap else job.result)
+    return job.result
+
+
+async def complete(jobs: JobManager, ticket: Ticket, start: Callable[[], Work]) -> Any:
+    """A job's result, for a call that streams nothing; the job is cancelled when the call is."""
+    job = submit(jobs, ticket, start, job_pb2.JobOptions())
+    try:
+        async for _ in job.watch():
+            pass
+    finally:
+        job.cancel()
+    return _result(job)
 
 
 async def run(

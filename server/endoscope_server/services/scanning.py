@@ -1,0 +1,210 @@
+"""What every method that goes through a dataset makes of its request."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf import json_format
+
+from endoscope_server.datasets import (
+    Engine,
+    FeatureStore,
+    Library,
+    ScanParameters,
+    ScanResult,
+    ScanStep,
+    Source,
+    scan,
+)
+from endoscope_server.datasets.scan import Observe
+from endoscope_server.errors import EndoscopeError, InvalidInput, PreconditionFailed
+from endoscope_server.graph import ValueKind
+from endoscope_server.images.preprocessing import Preprocessing
+from endoscope_server.models import Model, Repository
+from endoscope_server.services import preprocessing
+from endoscope_server.services.calls import blaming, resource_id
+from endoscope_server.techniques.parts.steps import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A model and a dataset that it is to look at.
+
+    Attributes:
+        model: The model.
+        dataset: The dataset's name.
+        source: Its images.
+        preprocessing: Between the two.
+    """
+
+    model: Model
+    dataset: str
+    source: Source
+    preprocessing: Preprocessing
+
+    def value(self, layer: str, field: str) -> str:
+        """The ONNX name of a layer that is computed from pictures; of the features if it is empty.
+
+        Raises:
+            NotFound: if there is no such layer.
+            InvalidInput: if it does not depend on pictures.
+        """
+        graph = self.model.graph
+        with blaming(field):
+            name = graph.resolve(layer) if layer else graph.features
+            value = graph.values[name]
+            if value.kind is ValueKind.INITIALIZER or value.dtype == "string":
+                raise InvalidInput(
+                    f"{layer!r} is no number computed from pictures, expected an activation",
+                    reason="NOT_AN_ACTIVATION",
+                )
+        return name
+
+    def told(self) -> dict[str, Any]:
+        """The preprocessing in protobuf's JSON."""
+        return json_format.MessageToDict(
+            preprocessing.to_message(self.preprocessing), preserving_proto_field_name=True
+        )
+
+
+class Surveyor:
+    """Datasets, their features, and what computes them.
+
+    Args:
+        models: The models.
+        library: The datasets.
+        store: The features.
+        engine: What computes them.
+    """
+
+    def __init__(self, models: Repository, library: Library, store: FeatureStore, engine: Engine) -> None:
+        self.library = library
+        self.store = store
+        self._models = models
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._in_use: Counter[str] = Counter()
+
+    def survey(self, request: Any) -> Survey:
+        """The model and the dataset that a request names.
+
+        Raises:
+            NotFound: if there is none of a name.
+            InvalidInput: if the dataset has no images.
+            PreconditionFailed: if the dataset's files are gone, or the model takes no picture.
+        """
+        model = self._models.get(resource_id(request.model, "models", "model"))
+        settings = preprocessing.resolve(model, request.preprocessing)
+        name = resource_id(request.dataset, "datasets", "dataset")
+        return Survey(model, name, self.open(name, "dataset"), settings)
+
+    def open(self, name: str, field: str) -> Source:
+        """A dataset's images, at least one.
+
+        Raises:
+            NotFound: if there is no such dataset.
+            InvalidInput: if it is empty.
+            PreconditionFailed: if its files are gone.
+        """
+        with blaming(field):
+            dataset = self.library.get(name)
+            try:
+                source = dataset.open()
+            except EndoscopeError as error:
+                raise PreconditionFailed(
+                    f"the files of dataset {name!r} can't be had: {error.message}",
+                    reason="SOURCE_MISSING",
+                ) from error
+            if not source.items:
+                raise InvalidInput(
+                    f"dataset {name!r} has no images, expected at least one", reason="EMPTY_DATASET"
+                )
+        return source
+
+    def scan(
+        self, survey: Survey, values: Sequence[str], batch_size: int = 0, observe: Observe | None = None
+    ) -> Generator[Step | None, None, ScanResult]:
+        """Bring the features of a dataset up to date; yields steps, and returns what was done.
+
+        Args:
+            survey: What is looked at.
+            values: As :class:`ScanParameters` has them.
+            batch_size: Likewise.
+            observe: Is told of features as they come.
+        """
+        model = survey.model
+        digests = self.library.digests(survey.dataset)
+        with self._using(survey.dataset):
+            work = scan(
+                model.file.path,
+                model.graph,
+                model.card.image_input,
+                survey.preprocessing,
+                survey.source,
+                self.store,
+                self._engine,
+                ScanParameters(tuple(dict.fromkeys(values)), batch_size),
+                digests=digests,
+                observe=observe,
+            )
+            try:
+                result = yield from _steps(work)
+            finally:
+                work.close()
+                digests.save()
+            self.library.note_skipped(survey.dataset, result.skipped)
+        return result
+
+    def delete(self, name: str) -> None:
+        """Delete a dataset, and the features that no other dataset has.
+
+        Raises:
+            NotFound: if there is none of that name.
+            PreconditionFailed: while a job goes through it.
+        """
+        self.library.get(name)
+        with self._lock:
+            if self._in_use[name]:
+                raise PreconditionFailed(
+                    f"a job goes through dataset {name!r}, expected none; cancel it first",
+                    reason="DATASET_IN_USE",
+                )
+            own = self.library.digests(name).known()
+            self.library.delete(name)
+            others: set[bytes] = set()
+            for other in self.library.names():
+                others |= self.library.digests(other).known()
+        if own - others:
+            self.store.remove(own - others)
+
+    @contextlib.contextmanager
+    def _using(self, name: str) -> Iterator[None]:
+        with self._lock:
+            self.library.get(name)
+            self._in_use[name] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_use[name] -= 1
+
+
+def _steps(
+    work: Generator[ScanStep | None, None, ScanResult],
+) -> Generator[Step | None, None, ScanResult]:
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as stop:
+            result: ScanResult = stop.value
+            return result
+        if step is None:
+            yield None
+            continue
+        numbers = {**step.numbers, "images_done": float(step.done), "images_total": float(step.count)}
+        yield Step(0, 0, numbers, stage=f"extracting features: {step.done} of {step.count} pictures")
