@@ -239,7 +239,7 @@ def _gru(node: Node) -> Function:
 def lstm_cell(
     layer: Layer,
     activations: tuple[Activation, ...],
-    recurrent: Tensor,
+    recur: Callable[[Tensor], Tensor],
     peepholes: Tensor | None,
     coupled: bool,
 ) -> Cell:
@@ -248,7 +248,7 @@ def lstm_cell(
     Args:
         layer: The layer.
         activations: Of the gates, of the candidate, of the cell's output.
-        recurrent: Weights of the state, (hidden, 4 hidden), gates in the order i, o, f, c.
+        recur: From the state to what it adds to the gates, (batch, 4 hidden), in the order i, o, f, c.
         peepholes: Weights of the cell in the gates, (3 hidden) in the order i, o, f, or None.
         coupled: Whether the forget gate is one less the input gate.
     """
@@ -257,7 +257,7 @@ def lstm_cell(
 
     def step(inputs: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         state, cell = states
-        entering, leaving, forgetting, new = (inputs + state @ recurrent).chunk(4, 1)
+        entering, leaving, forgetting, new = (inputs + recur(state)).chunk(4, 1)
         if weights is not None:
             entering, forgetting = entering + weights[0] * cell, forgetting + weights[2] * cell
         enter = gate(layer.bounded(entering))
@@ -290,7 +290,8 @@ def _lstm(node: Node) -> Function:
         def make(direction: int, activations: tuple[Activation, ...]) -> tuple[Any, Cell]:
             bias = sum(_halves(b, direction, 4, hidden, x))
             peepholes = None if p is None else p[direction]
-            step = lstm_cell(layer, activations, r[direction].t(), peepholes, coupled)
+            recurrent = r[direction].t()
+            step = lstm_cell(layer, activations, lambda state: state @ recurrent, peepholes, coupled)
             return lambda sequence: sequence @ w[direction].t() + bias, step
 
         return run_layer(layer, make, x, hidden, lengths, [h, c])
