@@ -26,7 +26,7 @@ def _node_model(
     order: Sequence[str] | None = None,
     constants: Sequence[str] = (),
     domain: str = "",
-    opset: int = 21,
+    version: int = 21,
     **attributes: Any,
 ) -> onnx.ModelProto:
     """A model of one node.
@@ -38,7 +38,7 @@ def _node_model(
         order: The node's inputs in order, empty for one omitted; those of ``inputs`` if None.
         constants: Which inputs are initializers.
         domain: The operator's.
-        opset: ONNX's own version.
+        version: ONNX's opset version.
         attributes: The node's.
     """
     node = helper.make_node(
@@ -64,7 +64,7 @@ def _node_model(
         [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items()],
         tensors,
     )
-    imports = [helper.make_opsetid("", opset)]
+    imports = [helper.make_opsetid("", version)]
     imports += [helper.make_opsetid(domain, 1)] if domain else []
     return helper.make_model(graph, opset_imports=imports, ir_version=10)
 

@@ -78,7 +78,7 @@ def _general_product(node: Node) -> Function:
 
 
 def _turned(x: Tensor, swap: bool, batch: bool) -> Tensor:
-    """The matrices' axes swapped; ``batch``: the first axis belongs behind the batch axes, before the last."""
+    """The matrices' axes swapped; with ``batch`` the first axis is moved to the last place but one before."""
     if batch:
         x = x.movedim(0, -2)
     return x.transpose(-1, -2) if swap and x.ndim > 1 else x
