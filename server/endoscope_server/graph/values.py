@@ -104,6 +104,7 @@ def _array_dtype(array: Array) -> str:
 
 
 def _dimension(dimension: onnx.TensorShapeProto.Dimension) -> Dimension:
+    # Some exporters write -1 for a size that is free.
     if dimension.HasField("dim_value"):
-        return dimension.dim_value
+        return dimension.dim_value if dimension.dim_value >= 0 else None
     return dimension.dim_param or None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 import numpy as np
@@ -44,29 +44,37 @@ def _candidates(graph: Graph, seed: int) -> Iterator[Inputs]:
     free = any(not isinstance(size, int) for value in graph.inputs for size in (value.shape or ())[1:])
     for size in _SIZES if free else _SIZES[:1]:
         generator = np.random.default_rng(seed)
+        batches = {
+            value.shape[0] for value in graph.inputs if value.shape and isinstance(value.shape[0], str)
+        }
         yield {
-            value.name: _noise(value, _shape(value, size), generator)
+            value.name: _noise(value, _shape(value, size, batches), generator)
             for value in graph.inputs
             if value.name not in graph.weights
         }
 
 
-def _shape(value: Value, free: int) -> tuple[int, ...]:
+def _shape(value: Value, free: int, batches: Set[object]) -> tuple[int, ...]:
     if value.shape is None or value.dtype is None or value.dtype == "string":
         raise Unsupported(
             f"input {value.name!r} has no numeric type and rank, so no input can be made up for it",
             reason="CANNOT_VERIFY",
         )
-    # A free batch is one; free channels are three.
-    usual = (1, 3) if len(value.shape) == 4 and value.is_float else (1,)
-    defaults = (*usual, *[free] * len(value.shape))
+    # A free batch is one, under whichever name it is met again; free channels are three.
+    defaults = [free] * len(value.shape)
+    defaults[:1] = [1]
+    if len(value.shape) == 4 and value.is_float and value.shape[3] not in (1, 3, 4):
+        defaults[1] = 3
+    defaults = [
+        1 if size in batches else default for size, default in zip(value.shape, defaults, strict=True)
+    ]
     return tuple(
         size if isinstance(size, int) and size > 0 else default
-        for size, default in zip(value.shape, defaults, strict=False)
+        for size, default in zip(value.shape, defaults, strict=True)
     )
 
 
-def _noise(value: Value, shape: Mapping[int, int] | tuple[int, ...], generator: np.random.Generator) -> Any:
+def _noise(value: Value, shape: tuple[int, ...], generator: np.random.Generator) -> Any:
     """Pictures in [0, 1), other floats normal, whole numbers small."""
     if value.is_float:
         drawn = generator.random(shape) if len(shape) == 4 else generator.standard_normal(shape)
