@@ -8,6 +8,7 @@ those projects' clients meets no second copy of their modules.
 from __future__ import annotations
 
 import importlib.resources
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,9 @@ def protoc(mapping: str, out: Path, files: list[str]) -> None:
         *(f"--mypy_out=quiet:{out}", f"--mypy_grpc_out=quiet:{out}"),
         *files,
     ]
-    subprocess.run(command, check=True)
+    # protoc looks its plugins up on the path; they lie beside the interpreter.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    subprocess.run(command, check=True, env={**os.environ, "PATH": path})
 
 
 def main() -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from endoscope_server.graph import Graph, Sessions
+from endoscope_server.graph import Fidelity, Graph, Sessions
 from endoscope_server.images.preprocessing import Preprocessing
+from endoscope_server.mirror import from_onnx
+from endoscope_server.techniques.parts.subject import Subject
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +29,17 @@ def lite0_sessions(lite0_path: Path) -> Sessions:
 def lite0_inputs(photos: dict[str, Image.Image], lite0_preprocessing: Preprocessing) -> dict[str, np.ndarray]:
     """All four photos."""
     return {"input": np.concatenate([lite0_preprocessing.prepare(photo) for photo in photos.values()])}
+
+
+@pytest.fixture(scope="session")
+def lite0_subject(lite0_path: Path, lite0_preprocessing: Preprocessing) -> Subject:
+    """The mirror of EfficientNet-Lite0 with ONNX Runtime as its judge."""
+    graph = Graph.from_file(lite0_path)
+    judge = Sessions(graph, fidelity=Fidelity.FAST)
+    return Subject(graph, from_onnx(graph), judge.run, "input", lite0_preprocessing, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def lite0_pixels(photos: dict[str, Image.Image], lite0_preprocessing: Preprocessing) -> dict[str, np.ndarray]:
+    """The photos as the model sees them, channels x height x width in [0, 1]."""
+    return {name: lite0_preprocessing.pixels(photo) for name, photo in photos.items()}

@@ -19,6 +19,7 @@ from endoscope_server.services.gradient import (
     deep_dream,
     feature_visualization,
     fooling,
+    inversion,
 )
 from endoscope_server.services.gradient.prepared import Prepare, Prepared, make_subject
 from endoscope_server.services.provenance import provenance
@@ -52,6 +53,14 @@ class GradientService(gradient_pb2_grpc.GradientServiceServicer):
         """Pictures of units, channels, layers or directions."""
         return self._run(
             "visualize_feature", feature_visualization.prepare, request, gradient_pb2.VisualizeFeatureResponse
+        )
+
+    def InvertRepresentation(
+        self, request: gradient_pb2.InvertRepresentationRequest, context: Context
+    ) -> AsyncIterator[gradient_pb2.InvertRepresentationResponse]:
+        """Pictures with a given representation."""
+        return self._run(
+            "invert_representation", inversion.prepare, request, gradient_pb2.InvertRepresentationResponse
         )
 
     def DeepDream(
