@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from endoscope_server.mirror import from_onnx
@@ -91,6 +92,74 @@ def _run_mirror(model: onnx.ModelProto, inputs: Mapping[str, Any]) -> list[Any]:
     return [
         to_numpy(found[name], mirror.types.get(name, TensorProto.UNDEFINED)) for name in mirror.output_names
     ]
+
+
+class Draw:
+    """Random attributes and inputs for one node."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self._data = data
+        self.random = np.random.default_rng(data.draw(st.integers(0, 2**16), "seed"))
+
+    def int(self, low: int, high: int) -> int:
+        """One from low to high, both included."""
+        return self._data.draw(st.integers(low, high))
+
+    def float(self, low: float, high: float) -> float:
+        """One in the range; as random as the inputs, so that it is never just where a function bends."""
+        return float(np.float32(self.random.uniform(low, high)))
+
+    def choice(self, *options: Any) -> Any:
+        """One of them."""
+        return self._data.draw(st.sampled_from(options))
+
+    def bool(self) -> bool:
+        """Either."""
+        return self._data.draw(st.booleans())
+
+    def array(self, *shape: int, low: float = -2.0, high: float = 2.0) -> np.ndarray[Any, Any]:
+        """Numbers that are well apart, so that small changes never change their order."""
+        count = int(np.prod(shape))
+        places = (np.arange(count) + self.random.uniform(0.2, 0.8, count)) / max(count, 1)
+        return (low + (high - low) * self.random.permutation(places)).reshape(shape)
+
+    def ints(self, *shape: int, low: int, high: int) -> np.ndarray[Any, Any]:
+        """Whole numbers from low to high, the latter left out."""
+        return self.random.integers(low, high, shape)
+
+
+def _check_gradient(name: str, make: Callable[[Draw], dict[str, Any]], data: st.DataObject) -> None:
+    """Compares the gradients of one random node with finite differences, in float64.
+
+    ``make`` returns ``inputs`` by name (those in float64 are differentiated, but for the ``constants``), how
+    many ``outputs`` there are, and whatever else ``_node_model`` takes. ``name`` may carry a note behind a
+    space.
+    """
+    case = make(Draw(data))
+    inputs, count = case.pop("inputs"), case.pop("outputs", 1)
+    domain, _, op_type = name.split(" ", maxsplit=1)[0].rpartition("::")
+    constants = case.setdefault("constants", [])
+    model = _node_model(
+        op_type, inputs, {f"out{i}": TensorProto.DOUBLE for i in range(count)}, domain=domain, **case
+    )
+    mirror = from_onnx(model)
+    assert not mirror.unsupported
+    fed = {key: from_numpy(np.asarray(inputs[key])) for key in mirror.input_names}
+    wanted = [key for key, value in fed.items() if value.dtype == torch.float64 and key not in constants]
+
+    def function(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = mirror(fed | dict(zip(wanted, values, strict=True)))
+        return tuple(value for value in found.values() if value.dtype == torch.float64)
+
+    values = tuple(fed[key].clone().requires_grad_() for key in wanted)
+    assert any(value.requires_grad for value in function(*values)), "no gradient at all"
+    assert torch.autograd.gradcheck(function, values, eps=1e-6, atol=1e-5, rtol=1e-4)
+
+
+@pytest.fixture(scope="session")
+def check_gradient() -> Callable[..., None]:
+    """Checks one random node; see ``_check_gradient``."""
+    return _check_gradient
 
 
 @pytest.fixture(scope="session")

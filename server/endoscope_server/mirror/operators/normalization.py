@@ -14,6 +14,11 @@ from endoscope_server.mirror.registry import operator
 from endoscope_server.mirror.tensors import torch_type
 
 
+def _channels(values: Tensor, x: Tensor) -> Tensor:
+    """One value a channel, in a shape that fits x."""
+    return values.reshape(-1, *[1] * (x.ndim - 2))
+
+
 @operator("BatchNormalization")
 def _batch(node: Node) -> Function:
     epsilon, momentum = node.attribute("epsilon", 1e-5), node.attribute("momentum", 0.9)
@@ -21,6 +26,10 @@ def _batch(node: Node) -> Function:
     if not training:
 
         def apply(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+            if mean.requires_grad or variance.requires_grad:
+                # torch takes the statistics for constants.
+                inverse = scale * torch.rsqrt(variance + epsilon)
+                return x * _channels(inverse, x) + _channels(bias - mean * inverse, x)
             if scale.dtype == mean.dtype == x.dtype:
                 return functional.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
             wide = functional.batch_norm(
@@ -33,7 +42,7 @@ def _batch(node: Node) -> Function:
     def train(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Any:
         axes = (0, *range(2, x.ndim))
         now_mean, now_variance = x.mean(axes), x.var(axes, correction=0)
-        y = functional.batch_norm(x, now_mean, now_variance, scale, bias, False, 0.0, epsilon)
+        y = functional.batch_norm(x, None, None, scale, bias, True, 0.0, epsilon)
         running = (
             mean * momentum + now_mean.detach().to(mean.dtype) * (1 - momentum),
             variance * momentum + now_variance.detach().to(mean.dtype) * (1 - momentum),
