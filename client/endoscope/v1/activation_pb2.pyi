@@ -526,7 +526,7 @@ class FindNeighborsRequest(_message.Message):
     layer: _builtins.str
     """Optional. The layer, by ONNX name or alias. Default: the one before the logits."""
     k: _builtins.int
-    """Optional. How many, 1 to 1000. Default: 10."""
+    """Optional. How many, 1 to 1000, at most as many as there are. Default: 10, or all if there are fewer."""
     metric: Global___Metric.ValueType
     """Optional. Default: L2."""
     pixel_space: _builtins.bool
@@ -591,7 +591,7 @@ class FindNeighborsResponse(_message.Message):
 
     @_builtins.property
     def picture(self) -> _image_pb2.Image:
-        """The queries and their neighbours on one sheet."""
+        """The first queries and their nearest neighbours on one sheet, at most 16 and 10."""
 
     def __init__(
         self,
@@ -780,7 +780,9 @@ class EmbedFeaturesResponse(_message.Message):
 
     @_builtins.property
     def step(self) -> _job_pb2.JobStep:
-        """A step; its losses have `kl_divergence` for t-SNE."""
+        """A step. While features are extracted its losses are those of ExtractFeatures; of t-SNE they are
+        `kl_divergence` and `gradient_norm`, and its preview is the scatter plot as it stands.
+        """
 
     @_builtins.property
     def result(self) -> Global___Embedding:
@@ -825,7 +827,9 @@ class Embedding(_message.Message):
     kl_divergence: _builtins.float
     """The Kullback-Leibler divergence at the end (t-SNE)."""
     trustworthiness: _builtins.float
-    """How well neighbourhoods are kept, in [0, 1] (Venna and Kaski 2001)."""
+    """How well neighbourhoods of 10 are kept, in [0, 1] (Venna and Kaski 2001). This and the next two are
+    taken over all items, or over 5000 of more drawn with the seed.
+    """
     silhouette: _builtins.float
     """Silhouette of the labels, in [-1, 1]; absent without labels."""
     knn_purity: _builtins.float
@@ -860,7 +864,7 @@ class Embedding(_message.Message):
 
     @_builtins.property
     def picture(self) -> _image_pb2.Image:
-        """The scatter plot."""
+        """The scatter plot of the first two dimensions, or of three."""
 
     @_builtins.property
     def provenance(self) -> _job_pb2.Provenance:
@@ -915,6 +919,8 @@ class FindActivatingPatchesRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     PREPROCESSING_FIELD_NUMBER: _builtins.int
     PATCH_SIZE_FIELD_NUMBER: _builtins.int
+    IMAGE_FORMAT_FIELD_NUMBER: _builtins.int
+    OMIT_PATCHES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. `models/{model}`."""
     dataset: _builtins.str
@@ -922,7 +928,15 @@ class FindActivatingPatchesRequest(_message.Message):
     k: _builtins.int
     """Optional. Patches for each channel, 1 to 100. Default: 9."""
     patch_size: _builtins.int
-    """Optional. Side of a patch on the contact sheet, in pixels, 16 to 512. Default: 96."""
+    """Optional. Side of a patch on the contact sheet, in pixels, 16 to 512. Default: 96. It is less where
+    the sheet would be too large.
+    """
+    image_format: _image_pb2.ImageFormat.ValueType
+    """Optional. Encoding of the patches and of the sheet. Default: PNG."""
+    omit_patches: _builtins.bool
+    """Optional. True: the pictures of the patches are left out of the answer; where they are is told all
+    the same. Default: false, and then no more than 512 MiB of pixels may be asked for.
+    """
     @_builtins.property
     def selections(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChannelSelection]:
         """Required. The layers and channels that are looked at."""
@@ -945,10 +959,12 @@ class FindActivatingPatchesRequest(_message.Message):
         options: _job_pb2.JobOptions | None = ...,
         preprocessing: _image_pb2.Preprocessing | None = ...,
         patch_size: _builtins.int = ...,
+        image_format: _image_pb2.ImageFormat.ValueType = ...,
+        omit_patches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "preprocessing", b"preprocessing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "k", b"k", "model", b"model", "options", b"options", "patch_size", b"patch_size", "preprocessing", b"preprocessing", "selections", b"selections"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "image_format", b"image_format", "k", b"k", "model", b"model", "omit_patches", b"omit_patches", "options", b"options", "patch_size", b"patch_size", "preprocessing", b"preprocessing", "selections", b"selections"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -997,7 +1013,7 @@ class FindActivatingPatchesResponse(_message.Message):
 
     @_builtins.property
     def step(self) -> _job_pb2.JobStep:
-        """A step: a batch of pictures was looked at."""
+        """A step, a few a second. Its losses are those of ExtractFeatures; its preview is the sheet as it stands."""
 
     @_builtins.property
     def result(self) -> Global___ActivatingPatches:
@@ -1035,7 +1051,7 @@ class ActivatingPatches(_message.Message):
 
     @_builtins.property
     def contact_sheet(self) -> _image_pb2.Image:
-        """All of them on one sheet, a row a channel."""
+        """The first channels on one sheet, a row a channel, at most 256."""
 
     @_builtins.property
     def provenance(self) -> _job_pb2.Provenance:

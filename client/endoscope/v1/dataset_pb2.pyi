@@ -50,7 +50,7 @@ class Dataset(_message.Message):
 
     @_builtins.property
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedItem]:
-        """Output only. Files that are no pictures, and why."""
+        """Output only. Files that are no pictures, and why; at most 1000 of them."""
 
     @_builtins.property
     def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredFeatures]:
@@ -246,7 +246,9 @@ class CreateDatasetRequest(_message.Message):
     dataset_id: _builtins.str
     """Required. The name that it gets: letters, digits, `.`, `_`, `-`, at most 128."""
     path: _builtins.str
-    """Required. A folder (subfolders are labels), a zip, or a Parquet file, below an allowed root."""
+    """Required. A folder (subfolders are labels), a zip, a Parquet or an Arrow file, below a root that the
+    operator allowed; absolute, or relative to such a root.
+    """
     def __init__(
         self,
         *,
@@ -354,7 +356,9 @@ class UploadedImage(_message.Message):
     """Optional. Its label. Default: the first folder of its name."""
     @_builtins.property
     def image(self) -> _image_pb2.Image:
-        """Required. The picture, as an encoded file."""
+        """Required. The picture, as an encoded file. One that can't be decoded is not stored but listed among
+        the dataset's `skipped`.
+        """
 
     def __init__(
         self,
@@ -497,7 +501,9 @@ class ExtractFeaturesResponse(_message.Message):
 
     @_builtins.property
     def step(self) -> _job_pb2.JobStep:
-        """A step: a batch was stored. Its losses have `images_per_second`, `skipped` and `seconds_left`."""
+        """A step, a few a second. Its losses have `images_done`, `images_total`, `images_per_second`,
+        `seconds_left`, `skipped`, `computed` and `reused`.
+        """
 
     @_builtins.property
     def result(self) -> Global___ExtractedFeatures:

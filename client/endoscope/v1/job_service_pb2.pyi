@@ -210,6 +210,7 @@ class JobResult(_message.Message):
     ACTIVATING_PATCHES_FIELD_NUMBER: _builtins.int
     EXTRACTED_FEATURES_FIELD_NUMBER: _builtins.int
     AUDIT_REPORT_FIELD_NUMBER: _builtins.int
+    NEIGHBORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def class_visualization(self) -> _gradient_pb2.ClassVisualization:
         """Of VisualizeClass."""
@@ -254,6 +255,10 @@ class JobResult(_message.Message):
     def audit_report(self) -> _audit_pb2.AuditReport:
         """Of RunAudit."""
 
+    @_builtins.property
+    def neighbors(self) -> _activation_pb2.FindNeighborsResponse:
+        """Of FindNeighbors."""
+
     def __init__(
         self,
         *,
@@ -268,12 +273,13 @@ class JobResult(_message.Message):
         activating_patches: _activation_pb2.ActivatingPatches | None = ...,
         extracted_features: _dataset_pb2.ExtractedFeatures | None = ...,
         audit_report: _audit_pb2.AuditReport | None = ...,
+        neighbors: _activation_pb2.FindNeighborsResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activating_patches", b"activating_patches", "adversarials", b"adversarials", "attributions", b"attributions", "audit_report", b"audit_report", "class_visualization", b"class_visualization", "dream", b"dream", "embedding", b"embedding", "extracted_features", b"extracted_features", "feature_visualization", b"feature_visualization", "fooling_images", b"fooling_images", "inversion", b"inversion", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activating_patches", b"activating_patches", "adversarials", b"adversarials", "attributions", b"attributions", "audit_report", b"audit_report", "class_visualization", b"class_visualization", "dream", b"dream", "embedding", b"embedding", "extracted_features", b"extracted_features", "feature_visualization", b"feature_visualization", "fooling_images", b"fooling_images", "inversion", b"inversion", "neighbors", b"neighbors", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activating_patches", b"activating_patches", "adversarials", b"adversarials", "attributions", b"attributions", "audit_report", b"audit_report", "class_visualization", b"class_visualization", "dream", b"dream", "embedding", b"embedding", "extracted_features", b"extracted_features", "feature_visualization", b"feature_visualization", "fooling_images", b"fooling_images", "inversion", b"inversion", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activating_patches", b"activating_patches", "adversarials", b"adversarials", "attributions", b"attributions", "audit_report", b"audit_report", "class_visualization", b"class_visualization", "dream", b"dream", "embedding", b"embedding", "extracted_features", b"extracted_features", "feature_visualization", b"feature_visualization", "fooling_images", b"fooling_images", "inversion", b"inversion", "neighbors", b"neighbors", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["class_visualization", "feature_visualization", "inversion", "dream", "adversarials", "fooling_images", "attributions", "embedding", "activating_patches", "extracted_features", "audit_report"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["class_visualization", "feature_visualization", "inversion", "dream", "adversarials", "fooling_images", "attributions", "embedding", "activating_patches", "extracted_features", "audit_report", "neighbors"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
