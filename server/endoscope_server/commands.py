@@ -35,6 +35,13 @@ from endoscope_server.errors import EndoscopeError
     help="Folder below which clients may make datasets of what is there; may be given several times.",
 )
 @click.option(
+    "--approximate-above",
+    type=click.IntRange(0),
+    default=50_000,
+    show_default=True,
+    help="With more pictures than these, a client may ask for approximate neighbours.",
+)
+@click.option(
     "--port-file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="File that gets the port once the server listens.",
@@ -61,6 +68,7 @@ def serve(
     state: Path,
     models: Path | None,
     datasets_roots: tuple[Path, ...],
+    approximate_above: int,
     port_file: Path | None,
     concurrency: int,
     threads: int,
@@ -76,7 +84,14 @@ def serve(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings(
-        listen, state, models, datasets_roots, concurrency=concurrency, threads=threads, grace=grace
+        listen,
+        state,
+        models,
+        datasets_roots,
+        approximate_above,
+        concurrency=concurrency,
+        threads=threads,
+        grace=grace,
     )
 
     async def main() -> None:

@@ -84,6 +84,11 @@ class FeatureTable:
                 if path.name not in self._known:
                     self._map(path)
 
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self._folder
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -93,6 +93,14 @@ def thumbnail(picture: Image.Image, side: int) -> Image.Image:
     return canvas
 
 
+def reduced(picture: Image.Image, side: int) -> Image.Image:
+    """The picture in RGB, its longer side at most ``side``; a small one stays as it is."""
+    picture = picture.convert("RGB")
+    ratio = min(1.0, side / max(picture.size))
+    size = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
+
+
 def sheet(
     rows: Sequence[Sequence[Image.Image]],
     side: int,

@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from endoscope.v1 import activation_pb2, activation_pb2_grpc
-from endoscope_server.errors import EndoscopeError, InvalidInput
+from endoscope_server.errors import InvalidInput
 from endoscope_server.images.preprocessing import ChannelOrder
+from endoscope_server.jobs import JobManager
 from endoscope_server.models import Model, Repository
-from endoscope_server.services import preprocessing
+from endoscope_server.services import preprocessing, streaming
+from endoscope_server.services.activation import neighbors
 from endoscope_server.services.calls import Workers, resource_id
 from endoscope_server.services.classes import to_classification
+from endoscope_server.services.scanning import Surveyor
 from endoscope_server.services.status import Context
 from endoscope_server.services.tensors import image_format, to_array, to_image, to_picture, to_tensor
 from endoscope_server.techniques.activations import (
@@ -46,9 +49,19 @@ _ORDERS = {
 class ActivationService(activation_pb2_grpc.ActivationServiceServicer):
     """See ``activation.proto``."""
 
-    def __init__(self, models: Repository, workers: Workers) -> None:
+    def __init__(
+        self,
+        models: Repository,
+        surveyor: Surveyor,
+        jobs: JobManager,
+        workers: Workers,
+        approximate_above: int,
+    ) -> None:
         self._models = models
+        self._surveyor = surveyor
+        self._jobs = jobs
         self._workers = workers
+        self._indexes = neighbors.Indexes(approximate_above)
 
     async def GetFilters(
         self, request: activation_pb2.GetFiltersRequest, context: Context
@@ -61,6 +74,13 @@ class ActivationService(activation_pb2_grpc.ActivationServiceServicer):
     ) -> activation_pb2.GetActivationsResponse:
         """Any values."""
         return await self._workers.run(lambda: self._get_activations(request))
+
+    async def FindNeighbors(
+        self, request: activation_pb2.FindNeighborsRequest, context: Context
+    ) -> activation_pb2.FindNeighborsResponse:
+        """The nearest items; a job of its own, because features may have to be extracted first."""
+        prepared = await self._workers.run(lambda: neighbors.prepare(self._surveyor, self._indexes, request))
+        return await streaming.complete(self._jobs, prepared.ticket, prepared.start)
 
     def _get_filters(self, request: activation_pb2.GetFiltersRequest) -> activation_pb2.GetFiltersResponse:
         parameters = FilterParameters(
@@ -123,11 +143,7 @@ def _inputs(
         if model.card.image_input and model.card.image_input not in inputs:
             raise InvalidInput("there are no pictures, expected at least one", field="images")
         return inputs, []
-    try:
-        settings = model.preprocessing(preprocessing.changes(request.preprocessing))
-    except EndoscopeError as error:
-        error.field = f"preprocessing.{error.field}".rstrip(".")
-        raise
+    settings = preprocessing.resolve(model, request.preprocessing)
     pictures = [
         settings.fit(to_picture(image, f"images[{index}]")) for index, image in enumerate(request.images)
     ]

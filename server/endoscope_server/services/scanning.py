@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import json_format
+from numpy.typing import NDArray
+from PIL import Image
 
 from endoscope_server.datasets import (
     Engine,
+    Extraction,
     FeatureStore,
     Library,
     ScanParameters,
@@ -21,6 +24,7 @@ from endoscope_server.datasets import (
     Source,
     scan,
 )
+from endoscope_server.datasets.engine import extractor
 from endoscope_server.datasets.scan import Observe
 from endoscope_server.errors import EndoscopeError, InvalidInput, PreconditionFailed
 from endoscope_server.graph import ValueKind
@@ -159,6 +163,22 @@ class Surveyor:
                 digests.save()
             self.library.note_skipped(survey.dataset, result.skipped)
         return result
+
+    def features(
+        self, survey: Survey, values: Sequence[str], pictures: Sequence[Image.Image]
+    ) -> dict[str, NDArray[Any]]:
+        """The features of further pictures: by value, pictures x numbers. Nothing is stored."""
+        model = survey.model
+        extraction = Extraction(
+            model.graph.fingerprint,
+            model.file.path,
+            tuple(dict.fromkeys(values)),
+            model.card.image_input,
+            survey.preprocessing,
+            graph=model.graph,
+        )
+        fitted = [survey.preprocessing.fit(picture) for picture in pictures]
+        return dict(extractor(extraction).features(fitted))
 
     def delete(self, name: str) -> None:
         """Delete a dataset, and the features that no other dataset has.

@@ -62,6 +62,7 @@ class Settings:
         state: The folder that is ours.
         models: A folder of ``.onnx`` files that is only read; None for none.
         datasets_roots: Folders below which datasets may be made.
+        approximate_above: With more items than these, neighbours may be searched for approximately.
         concurrency: How many jobs take turns.
         threads: Threads of ONNX Runtime; 0 leaves it to ONNX Runtime.
         grace: Seconds that running calls have when the server stops.
@@ -71,6 +72,7 @@ class Settings:
     state: Path
     models: Path | None = None
     datasets_roots: tuple[Path, ...] = ()
+    approximate_above: int = 50_000
     concurrency: int = 4
     threads: int = 0
     grace: float = 5.0
@@ -140,7 +142,7 @@ class Server:
             DatasetService(self._surveyor, jobs, workers), server
         )
         activation_pb2_grpc.add_ActivationServiceServicer_to_server(
-            ActivationService(models, workers), server
+            ActivationService(models, self._surveyor, jobs, workers, self._settings.approximate_above), server
         )
         gradient_pb2_grpc.add_GradientServiceServicer_to_server(
             GradientService(models, jobs, workers), server

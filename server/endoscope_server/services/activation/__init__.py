@@ -1,0 +1,1 @@
+"""The methods of ActivationService that go through a dataset, one file each."""

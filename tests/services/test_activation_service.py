@@ -1,0 +1,185 @@
+"""The methods that need activations alone, over the wire."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+
+from endoscope.v1 import (
+    activation_pb2,
+    activation_pb2_grpc,
+    dataset_pb2,
+    dataset_pb2_grpc,
+    image_pb2,
+    job_pb2,
+    job_service_pb2,
+    job_service_pb2_grpc,
+)
+from endoscope_server.datasets import open_source
+from endoscope_server.graph import Graph, Sessions
+from endoscope_server.images.decoding import decode
+from endoscope_server.images.preprocessing import Preprocessing
+
+MODEL = "models/efficientnet-lite0"
+LITE0 = Preprocessing(224, 224, scale=255.0, mean=(127.0,) * 3, std=(128.0,) * 3)
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+Photo = Callable[[str], image_pb2.Image]
+
+
+@pytest.fixture
+def stub(data_server) -> Any:
+    return activation_pb2_grpc.ActivationServiceStub(data_server.channel)
+
+
+def opened(image: image_pb2.Image) -> Image.Image:
+    picture = Image.open(io.BytesIO(image.encoded))
+    assert picture.size == (image.width, image.height)
+    return picture
+
+
+def neighbors(stub, **fields: Any) -> activation_pb2.FindNeighborsResponse:
+    request = activation_pb2.FindNeighborsRequest(**{"model": MODEL, "dataset": "album", **fields})
+    return stub.FindNeighbors(request, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def album_features(album: Path, lite0_path: Path) -> dict[int, np.ndarray]:
+    """The pooled features of each item by ONNX Runtime alone, one at a time."""
+    sessions, source = Sessions(Graph.from_file(lite0_path)), open_source(album)
+    found = {}
+    for item in source.items:
+        if "broken" not in item.name:
+            batch = LITE0.prepare(decode(source.read(item.index)))
+            found[item.index] = sessions.run({"input": batch}, ["view"])["view"][0].astype(np.float64)
+    return found
+
+
+@pytest.mark.parametrize("metric", ["METRIC_L2", "METRIC_COSINE"])
+def test_neighbors_are_the_nearest(stub, photo: Photo, album_features, metric: str) -> None:
+    answer = neighbors(
+        stub, images=[photo("coffee")], items=[3], k=5, metric=metric, pixel_space=True, thumbnail_size=64
+    )
+    sessions_query = album_features[3]
+    truth = {}
+    for item, features in album_features.items():
+        if metric == "METRIC_L2":
+            truth[item] = np.linalg.norm(features - sessions_query)
+        else:
+            lengths = np.linalg.norm(features) * np.linalg.norm(sessions_query)
+            truth[item] = 1 - features @ sessions_query / lengths
+    expected = sorted((item for item in truth if item != 3), key=lambda item: truth[item])[:5]
+    of_photo, of_item = answer.results
+    assert [one.item for one in of_item.neighbors] == expected
+    assert [one.distance for one in of_item.neighbors] == pytest.approx(
+        [truth[item] for item in expected], rel=2e-3
+    )
+    assert {one.label for one in of_photo.neighbors} == {"coffee"}
+    assert answer.recall == 1
+    assert len(of_photo.pixel_neighbors) == len(of_item.pixel_neighbors) == 5
+    assert max(opened(of_item.neighbors[0].thumbnail).size) == 64
+    sheet = opened(answer.picture)
+    assert sheet.width > 6 * 112
+    assert sheet.height > 4 * 112
+
+
+def test_neighbors_in_pixels_are_those_of_small_pictures(stub, album: Path) -> None:
+    answer = neighbors(stub, items=[15], k=3, pixel_space=True, thumbnail_size=0)
+    source = open_source(album)
+    small = {
+        item.index: np.asarray(LITE0.fit(decode(source.read(item.index))).resize((64, 64), 4)) / 255
+        for item in source.items
+        if "broken" not in item.name
+    }
+    truth = {item: np.linalg.norm(pixels - small[15]) for item, pixels in small.items() if item != 15}
+    expected = sorted(truth, key=lambda item: truth[item])[:3]
+    found = answer.results[0].pixel_neighbors
+    assert [one.item for one in found] == expected
+    assert [one.distance for one in found] == pytest.approx([truth[item] for item in expected])
+    assert not found[0].HasField("thumbnail")
+
+
+def test_neighbors_at_a_convolution(stub, album: Path, lite0_path: Path) -> None:
+    answer = neighbors(stub, items=[0], layer="_blocks.2.add", k=3)
+    sessions, source = Sessions(Graph.from_file(lite0_path)), open_source(album)
+    maps = {
+        item.index: sessions.run({"input": LITE0.prepare(decode(source.read(item.index)))}, ["_blocks.2.add"])
+        for item in source.items
+        if "broken" not in item.name
+    }
+    truth = {
+        item: float(np.linalg.norm(found["_blocks.2.add"] - maps[0]["_blocks.2.add"]))
+        for item, found in maps.items()
+        if item != 0
+    }
+    expected = sorted(truth, key=lambda item: truth[item])[:3]
+    assert [one.item for one in answer.results[0].neighbors] == expected
+
+
+def test_neighbors_are_a_job_too(stub, data_server) -> None:
+    neighbors(stub, items=[1], k=1)
+    jobs = job_service_pb2_grpc.JobServiceStub(data_server.channel)
+    newest = jobs.ListJobs(job_service_pb2.ListJobsRequest(page_size=1), timeout=10).jobs[0]
+    assert (newest.header.technique, newest.state) == ("find_neighbors", job_pb2.JOB_STATE_SUCCEEDED)
+    assert newest.header.parameters["layer"] == "view"
+    last = list(jobs.WatchJob(job_service_pb2.WatchJobRequest(name=newest.name), timeout=10))[-1]
+    assert len(last.result.neighbors.results) == 1
+
+
+def test_bad_searches(stub, failure, photo: Photo, album: Path) -> None:
+    broken = next(item.index for item in open_source(album).items if "broken" in item.name)
+    cases: list[tuple[dict[str, Any], tuple[Any, ...]]] = [
+        ({}, (INVALID, "images")),
+        ({"items": [42]}, (INVALID, "items[0]")),
+        ({"items": [1, -1]}, (INVALID, "items[1]")),
+        ({"items": [broken]}, (INVALID, "items[0]")),
+        ({"items": [0], "k": 1001}, (INVALID, "k")),
+        ({"items": [0], "k": 42}, (INVALID, "k")),
+        ({"items": [0], "k": 41}, (INVALID, "k")),  # one of them is broken
+        ({"items": [0], "metric": 9}, (INVALID, "metric")),
+        ({"items": [0], "thumbnail_size": 513}, (INVALID, "thumbnail_size")),
+        ({"items": [0], "layer": "nowhere"}, (NOT_FOUND, "layer")),
+        ({"items": [0], "dataset": "nobody"}, (NOT_FOUND, "dataset")),
+        ({"items": [0], "model": "nobody"}, (NOT_FOUND, "model")),
+        ({"images": [image_pb2.Image(encoded=b"none")]}, (INVALID, "images[0].encoded")),
+    ]
+    for fields, expected in cases:
+        found = failure(lambda fields=fields: neighbors(stub, **fields))
+        assert found[:2] == expected, (fields, found)
+    assert failure(lambda: neighbors(stub, items=[0], k=41))[3].count("40")
+
+
+@pytest.fixture
+def single(data_server) -> Any:
+    """A dataset of one picture."""
+    datasets = dataset_pb2_grpc.DatasetServiceStub(data_server.channel)
+    buffer = io.BytesIO()
+    Image.new("RGB", (300, 200), "orange").save(buffer, "PNG")
+
+    def messages():
+        yield dataset_pb2.UploadImagesRequest(header={"dataset_id": "single"})
+        yield dataset_pb2.UploadImagesRequest(
+            image={"item_name": "1.png", "image": {"encoded": buffer.getvalue()}}
+        )
+
+    datasets.UploadImages(messages(), timeout=30)
+    yield "single"
+    datasets.DeleteDataset(dataset_pb2.DeleteDatasetRequest(name="datasets/single"), timeout=30)
+
+
+def test_one_picture_has_no_neighbor_but_is_one(stub, failure, photo: Photo, single: str) -> None:
+    found = failure(lambda: neighbors(stub, dataset=single, items=[0]))
+    assert found[:3] == (INVALID, "dataset", "TOO_FEW_ITEMS")
+    answer = neighbors(stub, dataset=single, images=[photo("coffee")])
+    assert [one.item_name for one in answer.results[0].neighbors] == ["1.png"]
+    assert failure(lambda: neighbors(stub, dataset=single, images=[photo("coffee")], k=2))[:2] == (
+        INVALID,
+        "k",
+    )
