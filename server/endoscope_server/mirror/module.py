@@ -16,7 +16,7 @@ from endoscope_server.errors import InvalidInput, NotFound, Unsupported
 from endoscope_server.mirror import fusion, registry, shapes
 from endoscope_server.mirror.loading import Body, Model, Source, load, make_body
 from endoscope_server.mirror.node import Function, Node
-from endoscope_server.mirror.plan import Plan, compile_steps
+from endoscope_server.mirror.plan import Plan, Step, compile_steps
 from endoscope_server.mirror.subgraph import Subgraph
 from endoscope_server.mirror.tensors import Value
 
@@ -59,7 +59,6 @@ class Mirror(nn.Module):
         self._functions: dict[Any, tuple[Function, Any]] = {}
         self._fused = fusion.Cache()
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
-        self._seen: OrderedDict[Any, int] = OrderedDict()
         self._lock = threading.RLock()
         self.input_names = source.body.inputs
         self.output_names = source.body.outputs
@@ -138,13 +137,13 @@ class Mirror(nn.Module):
         return super().double()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._constants = {
             name: fn(value) if isinstance(value, Tensor) and value.is_floating_point() else value
             for name, value in self._constants.items()
         }
         self._functions, self._fused = {}, fusion.Cache()
-        self._plans, self._seen = OrderedDict(), OrderedDict()
+        self._plans = OrderedDict()
         return self
 
     # Plans
@@ -165,18 +164,11 @@ class Mirror(nn.Module):
 
     def _make_plan(self, key: Any, inputs: Mapping[str, Value], wanted: tuple[str, ...]) -> Plan:
         plan = self._plans.get(key)
-        base_key = (wanted, tuple(sorted(inputs)))
-        base = self._plans.get(base_key)
-        if base is None:
-            base = self._plans[base_key] = self._compile(inputs, wanted, self._known(inputs))
-        # A shape seen for the second time is worth a plan of its own.
-        self._seen[key] = self._seen.get(key, 0) + 1
-        if self._seen[key] > 1:
-            plan = self._plans[key] = self._specialised(base, inputs, wanted)
-        for cache in (self._plans, self._seen):
-            while len(cache) > _PLANS:
-                cache.popitem(last=False)
-        return plan or base
+        if plan is None:
+            plan = self._plans[key] = self._compile(inputs, wanted)
+            while len(self._plans) > _PLANS:
+                self._plans.popitem(last=False)
+        return plan
 
     def _known(self, inputs: Mapping[str, Value]) -> Mapping[str, Value]:
         """The constants, without those that depend on one that is fed."""
@@ -188,39 +180,34 @@ class Mirror(nn.Module):
                 dropped.update(node.outputs)
         return {name: value for name, value in self._constants.items() if name not in dropped}
 
-    def _compile(
-        self, inputs: Mapping[str, Value], wanted: Sequence[str], constants: Mapping[str, Value]
-    ) -> Plan:
+    def _compile(self, inputs: Mapping[str, Value], wanted: tuple[str, ...]) -> Plan:
         for name in (*inputs, *wanted):
             if name not in self._names:
                 raise self._unknown(name)
+        known = self._known(inputs)
+        steps = self._steps(inputs, wanted, known)
+        # What follows from the shapes of these inputs is computed now, and once.
+        names = shapes.determined([node for step in steps for node in step.nodes], inputs.keys(), known)
+        if names:
+            helpers = tuple(sorted(names))
+            found = Plan(self._steps(inputs, helpers, known), tuple(inputs), helpers, known)
+            with torch.no_grad():
+                known = {**known, **found(inputs)}
+            steps = self._steps(inputs, wanted, known)
+        fused = fusion.fuse(steps, frozenset(wanted), known, self._overridden, self._fused)
+        return Plan(fused, tuple(inputs), wanted, known)
+
+    def _steps(
+        self, inputs: Mapping[str, Value], wanted: Sequence[str], constants: Mapping[str, Value]
+    ) -> list[Step]:
         steps = compile_steps(self.nodes, wanted, inputs.keys(), constants, self._build)
-        missing = self._missing(steps, inputs, constants)
+        have = {"", *inputs, *constants, *(name for step in steps for name in step.outputs)}
+        missing = list(dict.fromkeys(name for step in steps for name in step.inputs if name not in have))
         if missing:
             raise InvalidInput(
                 f"input {missing[0]!r} is missing, expected values for {', '.join(missing)}", field="inputs"
             )
-        steps = fusion.fuse(steps, frozenset(wanted), constants, self._overridden, self._fused)
-        return Plan(steps, tuple(inputs), tuple(wanted), constants)
-
-    def _missing(
-        self, steps: Sequence[Any], inputs: Mapping[str, Value], constants: Mapping[str, Value]
-    ) -> list[str]:
-        have = {"", *inputs, *constants, *(name for step in steps for name in step.outputs)}
-        return list(dict.fromkeys(name for step in steps for name in step.inputs if name not in have))
-
-    def _specialised(self, base: Plan, inputs: Mapping[str, Value], wanted: tuple[str, ...]) -> Plan:
-        known = self._known(inputs)
-        nodes = [node for step in base.steps for node in step.nodes]
-        names = shapes.determined(nodes, inputs.keys(), known)
-        if not names:
-            return base
-        with torch.no_grad():
-            detached = {
-                name: value.detach() if isinstance(value, Tensor) else value for name, value in inputs.items()
-            }
-            found = self._compile(inputs, tuple(sorted(names)), known)(detached)
-        return self._compile(inputs, wanted, {**known, **found})
+        return steps
 
     # Building
 

@@ -125,13 +125,17 @@ class Plan:
         except EndoscopeError:
             raise
         except Exception as error:
-            node = self.steps[position].nodes[-1]
-            raise InvalidInput(
-                f"node {node.name!r} ({node.op_type}) fails on these inputs: {error}",
-                reason="NODE_FAILED",
-                metadata={"node": node.name, "operator": node.op_type, "opset": str(node.opset)},
-            ) from error
+            raise failed(self.steps[position].nodes[-1], error) from error
         return {name: frame[index] for name, index in self._wanted_slots}
+
+
+def failed(node: Node, error: Exception) -> InvalidInput:
+    """The error that says that a node can't compute with what it got."""
+    return InvalidInput(
+        f"node {node.name!r} ({node.op_type}) fails on these inputs: {error}",
+        reason="NODE_FAILED",
+        metadata={"node": node.name, "operator": node.op_type, "opset": str(node.opset)},
+    )
 
 
 def compile_steps(

@@ -1,0 +1,43 @@
+"""A convolution's weights, with what follows it linearly folded in."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+
+class Weights:
+    """Weights that are scaled only when they are needed: most are packed then, and not kept as they are.
+
+    Args:
+        weight: Output channels x input channels of a group x kernel.
+        bias: One for each output channel, or None.
+        scale: What each output channel is multiplied by after that, in float64, or None.
+        shift: What is added to each output channel last, in float64, or None.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> None:
+        self._weight, self._scale = weight, scale
+        self.shape, self.dtype = weight.shape, weight.dtype
+        if scale is not None or shift is not None:
+            exact = (
+                bias.double() if bias is not None else weight.new_zeros(weight.shape[0], dtype=torch.float64)
+            )
+            exact = exact if scale is None else exact * scale
+            bias = (exact if shift is None else exact + shift).to(weight.dtype)
+        self.bias = bias
+
+    def fold(self) -> Tensor:
+        """The scaled weight; not to be written to."""
+        if self._scale is None:
+            return self._weight
+        return self._weight * self._scale.to(self.dtype).view(-1, *[1] * (self._weight.dim() - 1))
+
+    @functools.cached_property
+    def folded(self) -> Tensor:
+        """The same, kept from the first use on."""
+        return self.fold()
