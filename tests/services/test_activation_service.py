@@ -183,3 +183,61 @@ def test_one_picture_has_no_neighbor_but_is_one(stub, failure, photo: Photo, sin
         INVALID,
         "k",
     )
+
+
+def patches(stub, **fields: Any) -> list[activation_pb2.FindActivatingPatchesResponse]:
+    request = activation_pb2.FindActivatingPatchesRequest(**{"model": MODEL, "dataset": "album", **fields})
+    return list(stub.FindActivatingPatches(request, timeout=120))
+
+
+def test_patches_of_a_convolution_and_of_a_class(stub, data_server) -> None:
+    selections = [{"layer": "_conv_stem", "channels": [3]}, {"layer": "_fc", "channels": [967, 281]}]
+    events = patches(stub, selections=selections, k=4, options={"preview_every": 1})
+    assert [event.WhichOneof("event") for event in (events[0], events[-1])] == ["header", "result"]
+    assert events[0].header.parameters["k"] == 4
+    shown = [event.step.previews for event in events[1:-1] if event.step.previews]
+    assert shown
+    assert shown[-1][0].width > 100
+    result = events[-1].result
+    stem, espresso, cat = result.channels
+    assert (stem.layer, stem.channel, len(stem.patches)) == ("_conv_stem", 3, 4)
+    for patch in stem.patches:
+        assert opened(patch.patch).size == (patch.width, patch.height)
+        # Three pixels a side, cut at the picture's end; the stem pads after its input, not before.
+        assert (patch.left, patch.top) == (2 * patch.column, 2 * patch.row)
+        assert (patch.width, patch.height) == (min(3, 224 - patch.left), min(3, 224 - patch.top))
+    assert {patch.label for patch in espresso.patches} == {"coffee"}
+    assert {patch.label for patch in cat.patches} == {"chelsea"}
+    assert (cat.patches[0].row, cat.patches[0].width) == (0, 224)
+    strengths = [patch.activation for patch in espresso.patches]
+    assert strengths == sorted(strengths, reverse=True)
+    assert "endoscope" in opened(result.contact_sheet).text
+    jobs = job_service_pb2_grpc.JobServiceStub(data_server.channel)
+    watched = list(jobs.WatchJob(job_service_pb2.WatchJobRequest(name=events[0].header.job), timeout=10))
+    assert watched[-1].result.activating_patches == result
+
+
+def test_all_channels_without_pictures(stub) -> None:
+    result = patches(stub, selections=[{"layer": "_fc"}], omit_patches=True)[-1].result
+    assert [row.channel for row in result.channels] == list(range(1000))
+    assert not result.channels[0].patches[0].HasField("patch")
+    assert len(result.channels[0].patches) == 9
+
+
+def test_bad_patches(stub, failure) -> None:
+    stem = {"layer": "_conv_stem"}
+    cases: list[tuple[dict[str, Any], tuple[Any, ...]]] = [
+        ({}, (INVALID, "selections")),
+        ({"selections": [{}]}, (INVALID, "selections[0].layer")),
+        ({"selections": [stem, {"layer": "nowhere"}]}, (NOT_FOUND, "selections[1].layer")),
+        ({"selections": [{**stem, "channels": [0, 32]}]}, (INVALID, "selections[0].channels[1]")),
+        ({"selections": [{"layer": "_fc"}], "k": 100}, (INVALID, "selections[0]")),
+        ({"selections": [stem], "k": 101}, (INVALID, "k")),
+        ({"selections": [stem], "patch_size": 5}, (INVALID, "patch_size")),
+        ({"selections": [stem], "image_format": 9}, (INVALID, "image_format")),
+        ({"selections": [stem], "options": {"preview_every": -1}}, (INVALID, "options.preview_every")),
+        ({"selections": [stem], "preprocessing": {"std": [1]}}, (INVALID, "preprocessing.std")),
+    ]
+    for fields, expected in cases:
+        found = failure(lambda fields=fields: patches(stub, **fields))
+        assert found[:2] == expected, (fields, found)

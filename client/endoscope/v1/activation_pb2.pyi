@@ -1051,7 +1051,7 @@ class ActivatingPatches(_message.Message):
 
     @_builtins.property
     def contact_sheet(self) -> _image_pb2.Image:
-        """The first channels on one sheet, a row a channel, at most 256."""
+        """The first channels on one sheet, a row a channel, at most 64."""
 
     @_builtins.property
     def provenance(self) -> _job_pb2.Provenance:

@@ -41,8 +41,8 @@ PATIENCE = 0.01
 def peaks_of(value: str) -> str:
     """Stands for the largest activation of each channel of a value, and where it is.
 
-    Its features are channels times two numbers: first the activations, then the positions in row-major
-    order.
+    Its features are three numbers a channel: first the activations of all channels, then the rows, then the
+    columns of the units. A value without rows and columns has its positions for rows.
     """
     return _PEAKS + value
 
@@ -169,7 +169,8 @@ class Extractor:
         ranked = np.where(np.isnan(flat), -np.inf, flat)
         places = ranked.argmax(axis=2)
         strongest = np.take_along_axis(ranked, places[..., None], axis=2)[..., 0]
-        return np.concatenate([strongest, places.astype(dtype)], axis=1)
+        rows, columns = np.divmod(places, maps.shape[3])
+        return np.concatenate([strongest, rows.astype(dtype), columns.astype(dtype)], axis=1)
 
 
 @functools.lru_cache(maxsize=4)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,8 @@ from endoscope_server.images.preprocessing import ChannelOrder
 from endoscope_server.jobs import JobManager
 from endoscope_server.models import Model, Repository
 from endoscope_server.services import preprocessing, streaming
-from endoscope_server.services.activation import neighbors
+from endoscope_server.services.activation import neighbors, patches
+from endoscope_server.services.activation.prepared import Prepared
 from endoscope_server.services.calls import Workers, resource_id
 from endoscope_server.services.classes import to_classification
 from endoscope_server.services.scanning import Surveyor
@@ -29,6 +32,8 @@ from endoscope_server.techniques.activations import (
 )
 from endoscope_server.techniques.classification import strongest_classes
 from endoscope_server.techniques.filters import FilterOrder, FilterParameters, get_filters
+
+ResponseT = TypeVar("ResponseT")
 
 DEFAULT_TOP_CLASSES = 5
 
@@ -81,6 +86,21 @@ class ActivationService(activation_pb2_grpc.ActivationServiceServicer):
         """The nearest items; a job of its own, because features may have to be extracted first."""
         prepared = await self._workers.run(lambda: neighbors.prepare(self._surveyor, self._indexes, request))
         return await streaming.complete(self._jobs, prepared.ticket, prepared.start)
+
+    def FindActivatingPatches(
+        self, request: activation_pb2.FindActivatingPatchesRequest, context: Context
+    ) -> AsyncIterator[activation_pb2.FindActivatingPatchesResponse]:
+        """What activates channels most."""
+        return self._stream(patches.prepare, request, activation_pb2.FindActivatingPatchesResponse)
+
+    async def _stream(
+        self, prepare: Callable[[Surveyor, Any], Prepared], request: Any, response: type[ResponseT]
+    ) -> AsyncIterator[ResponseT]:
+        prepared = await self._workers.run(lambda: prepare(self._surveyor, request))
+        stream = streaming.run(self._jobs, prepared.ticket, prepared.start, request.options, response)
+        async with contextlib.aclosing(stream) as responses:  # type: ignore[type-var]
+            async for message in responses:
+                yield message
 
     def _get_filters(self, request: activation_pb2.GetFiltersRequest) -> activation_pb2.GetFiltersResponse:
         parameters = FilterParameters(
