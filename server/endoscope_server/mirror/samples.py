@@ -76,8 +76,7 @@ def _shape(value: Value, free: int, batches: Set[object]) -> tuple[int, ...]:
 
 def _noise(value: Value, shape: tuple[int, ...], generator: np.random.Generator) -> Any:
     """Pictures in [0, 1), other floats normal, whole numbers small."""
-    if value.is_float:
-        drawn = generator.random(shape) if len(shape) == 4 else generator.standard_normal(shape)
-    else:
-        drawn = generator.integers(0, 2, shape)
+    if not value.is_float:
+        return generator.integers(0, 2, shape).astype(value.dtype)
+    drawn = generator.random(shape) if len(shape) == 4 else generator.standard_normal(shape)
     return np.asarray(drawn).astype(value.dtype)
