@@ -11,7 +11,17 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 import grpc.aio
 
-from endoscope.calls import activations, audit, datasets, jobs, judging, models, searches, visualizing
+from endoscope.calls import (
+    activations,
+    audit,
+    datasets,
+    jobs,
+    judging,
+    models,
+    replaying,
+    searches,
+    visualizing,
+)
 from endoscope.calls.call import Paged, Streaming, Unary, cancelling, set_signature
 from endoscope.connection import Connection, connection
 from endoscope.errors import Cancelled, Unreachable, from_rpc
@@ -182,6 +192,7 @@ class AsyncClient:
     delete_job = _method(jobs.delete_job)
 
     run_audit = _method(audit.run_audit)
+    replay = _method(replaying.replay)
 
     def within(self, timeout: float | None) -> AsyncClient:
         """The same client, with another number of seconds for each call; it shares the connection."""

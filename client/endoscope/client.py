@@ -10,7 +10,17 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 import grpc
 
-from endoscope.calls import activations, audit, datasets, jobs, judging, models, searches, visualizing
+from endoscope.calls import (
+    activations,
+    audit,
+    datasets,
+    jobs,
+    judging,
+    models,
+    replaying,
+    searches,
+    visualizing,
+)
 from endoscope.calls.call import Paged, Streaming, Unary, set_signature
 from endoscope.connection import Connection, connection
 from endoscope.errors import Unreachable, from_rpc
@@ -93,6 +103,7 @@ class Client:
     delete_job = _method(jobs.delete_job)
 
     run_audit = _method(audit.run_audit)
+    replay = _method(replaying.replay)
 
     def within(self, timeout: float | None) -> Client:
         """The same client, with another number of seconds for each call; it shares the connection."""

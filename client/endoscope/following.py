@@ -22,7 +22,7 @@ from endoscope.results.gradients import (
     Inversion,
 )
 from endoscope.results.jobs import Header, Step
-from endoscope.results.searches import ActivatingPatches, Embedding
+from endoscope.results.searches import ActivatingPatches, Embedding, Neighbors
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ _KINDS: Mapping[str, type[Any]] = {
         FoolingImages,
         Inversion,
     )
-}
+} | {"FindNeighborsResponse": Neighbors}
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
 

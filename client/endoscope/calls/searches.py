@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from endoscope.calls.call import Streaming, Unary
-from endoscope.calls.options import Pictures, PreprocessingLike, job_options
+from endoscope.calls.options import Encoding, Pictures, PreprocessingLike, job_options
 from endoscope.messages import decode, encode
 from endoscope.results.searches import ActivatingPatches, Embedding, Neighbors
 from endoscope.v1 import activation_pb2, activation_pb2_grpc
@@ -39,7 +39,7 @@ def find_neighbors(
         images: Pictures whose neighbours are wanted. Required unless ``items`` is given.
         items: Items of the dataset whose neighbours are wanted, by index.
         layer: Default: the one before the logits.
-        k: How many neighbours, 1 to 1000. Default: 10.
+        k: How many neighbours, 1 to 1000, at most as many as there are. Default: 10.
         metric: Euclidean distance, or one minus the cosine of the angle.
         pixel_space: True: the neighbours in the space of pixels too.
         approximate: True: an approximate index may be used on a large dataset.
@@ -126,6 +126,8 @@ def find_activating_patches(
     *,
     k: int | None = None,
     patch_size: int | None = None,
+    omit_patches: bool = False,
+    image_format: Encoding | None = None,
     preprocessing: PreprocessingLike | None = None,
     detached: bool = False,
     preview_every: int | None = None,
@@ -139,6 +141,8 @@ def find_activating_patches(
         selections: Layers (each with all of its channels), or channels by layer.
         k: Patches for each channel, 1 to 100. Default: 9.
         patch_size: Side of a patch on the contact sheet, in pixels, 16 to 512. Default: 96.
+        omit_patches: True: the pictures of the patches are left out; where they are is told all the same.
+        image_format: Of the patches and the sheet. Default: PNG.
         preprocessing: Overrides the model's own, field by field.
         detached: True: the job goes on when the client goes away.
         preview_every: A preview comes every this many steps; 0: never.
@@ -151,6 +155,8 @@ def find_activating_patches(
         selections=_selections(selections),
         k=k,
         patch_size=patch_size,
+        omit_patches=omit_patches,
+        image_format=image_format,
         preprocessing=preprocessing,
         options=job_options(detached, preview_every, priority),
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from endoscope.calls.call import Streaming
-from endoscope.calls.options import Encoding, Parts, PreprocessingLike, job_options
+from endoscope.calls.options import Encoding, Parts, Pictures, PreprocessingLike, job_options
 from endoscope.messages import encode
 from endoscope.pictures import PictureLike
 from endoscope.results.gradients import ClassVisualization, Dream, FeatureVisualization, Inversion
@@ -150,6 +150,7 @@ def invert_representation(
     image: PictureLike,
     layers: str | Sequence[str],
     *,
+    references: Pictures | None = None,
     steps: int | None = None,
     seed: int = 0,
     regularizers: Parts | None = None,
@@ -167,11 +168,14 @@ def invert_representation(
         model: ``models/{model}``, or the last part alone.
         image: The picture.
         layers: Each is inverted by itself; ``*``: each layer of the model's listing.
-        steps: For each layer, 1 to 100000. Default: 400.
+        references: Other pictures, at most 64; the distances of their features normalise
+            ``reference_error``.
+        steps: For each layer, 1 to 100000. Default: 800.
         seed: Seed of all random numbers, 0 or more.
-        regularizers: Default: alpha-norm and total variation, weighted by the depth of the layer.
+        regularizers: Default: alpha-norm and total variation, none at the first layer, and their full weight
+            from a tenth of the model's depth on.
         parameterization: Default: pixel.
-        optimizer: Default: Adam.
+        optimizer: Default: Adam of rate 0.1 with both decays 0.98, along half a cosine.
         preprocessing: Overrides the model's own, field by field.
         image_format: Of the results. Default: PNG.
         detached: True: the job goes on when the client goes away.
@@ -183,6 +187,7 @@ def invert_representation(
         model=model,
         image=image,
         layers=layers,
+        references=references,
         steps=steps,
         seed=seed,
         regularizers=regularizers,

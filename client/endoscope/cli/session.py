@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import click
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from endoscope.cli.plain import plain
 from endoscope.client import Client, connect
@@ -66,9 +67,9 @@ class Session:
         """
         if not self.as_json:
             for item in shown:
-                self.out.print(item)
+                self.out.print(Text(item) if isinstance(item, str) else item, soft_wrap=isinstance(item, str))
             for file in files:
-                self.out.print(f"[green]saved[/] {_escape(str(file))}", soft_wrap=True)
+                self.out.print(Text.assemble(("saved", "green"), f" {file}"), soft_wrap=True)
             return
         told = plain(result)
         if files:
@@ -112,7 +113,3 @@ def _names(label: str) -> list[str]:
     """The names that a label has, such as ``tabby, tabby cat``."""
     whole = label.casefold()
     return [whole, *(name.strip() for name in whole.split(",") if name.strip() != whole)]
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", "\\[")

@@ -89,8 +89,11 @@ class LayerInversion:
         feature_error: ``||Phi(x) - Phi0||^2 / ||Phi0||^2``.
         psnr: Peak signal-to-noise ratio to the original, in decibels.
         ssim: Structural similarity to the original, in [-1, 1].
-        perceptual_distance: Distance of normalised deep features to the original's, 0 or more.
+        perceptual_distance: Distance of the model's normalised feature maps to the original's, 0 or more.
         pixels: The picture before it was rounded: channels x height x width in [0, 1], ``float32``.
+        reference_error: ``||Phi(x) - Phi0||^2`` over the mean squared distance of the features of each two
+            pictures; None without references.
+        value: The ONNX name of the layer's value.
     """
 
     layer: str
@@ -100,6 +103,8 @@ class LayerInversion:
     ssim: float
     perceptual_distance: float
     pixels: NDArray[Any]
+    reference_error: float | None
+    value: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +114,7 @@ class Inversion(Showing):
     Attributes:
         layers: In the order of computation.
         original: The picture as the model saw it.
-        curve: PSNR over depth.
+        curve: PSNR and feature error over depth, as a plot.
         provenance: What made it.
     """
 
@@ -124,7 +129,10 @@ class Inversion(Showing):
             f"layer-{item.layer}": (item.image, f"{item.layer}: {item.psnr:.1f} dB, SSIM {item.ssim:.3f}")
             for item in self.layers
         }
-        rest = {"original": (self.original, "original"), "curve": (self.curve, "PSNR over depth")}
+        rest = {
+            "original": (self.original, "original"),
+            "curve": (self.curve, "PSNR and feature error over depth"),
+        }
         return present({**layers, **rest})
 
 

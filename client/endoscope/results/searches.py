@@ -51,7 +51,7 @@ class Neighbors(Showing):
 
     Attributes:
         results: One a query.
-        picture: The queries and their neighbours on one sheet.
+        picture: The first queries and their nearest neighbours on one sheet.
         recall: The measured share of true neighbours that were found; 1 for exact search.
     """
 
@@ -158,7 +158,7 @@ class ActivatingPatches(Showing):
 
     Attributes:
         channels: One a layer and channel asked for.
-        contact_sheet: All of them on one sheet, a row a channel.
+        contact_sheet: The first channels on one sheet, a row a channel.
         provenance: What made it.
     """
 
