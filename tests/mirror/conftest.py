@@ -157,6 +157,12 @@ def _check_gradient(name: str, make: Callable[[Draw], dict[str, Any]], data: st.
 
 
 @pytest.fixture(scope="session")
+def make_draw() -> Callable[[st.DataObject], Draw]:
+    """Makes a source of random attributes and inputs."""
+    return Draw
+
+
+@pytest.fixture(scope="session")
 def check_gradient() -> Callable[..., None]:
     """Checks one random node; see ``_check_gradient``."""
     return _check_gradient

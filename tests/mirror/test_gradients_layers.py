@@ -22,7 +22,7 @@ def _window(d: Any, rank: int) -> dict[str, Any]:
 
 def _convolution(d: Any) -> dict[str, Any]:
     rank, groups = d.int(1, 2), d.int(1, 2)
-    sizes = [5, 4][:rank]
+    sizes = [5, 6][:rank]
     inputs = {"x": d.array(2, 2, *sizes), "w": d.array(2 * groups, 2 // groups, *[2, 3][:rank])}
     if d.bool():
         inputs["b"] = d.array(2 * groups)

@@ -96,7 +96,7 @@ def _concat(d: Any) -> dict[str, Any]:
 
 def _pad(d: Any) -> dict[str, Any]:
     mode = d.choice("constant", "reflect", "edge", "wrap")
-    pads = d.choice([0, 1, 0, 2, 0, 1], [0, 0, 2, 0, 1, 0], [0, -1, 1, 0, 0, 0])
+    pads = d.choice([0, 1, 0, 1, 0, 1], [0, 0, 2, 0, 1, 0], [0, -1, 1, 0, 0, 0])
     if mode != "constant":
         pads = [abs(count) for count in pads]
     if d.bool() and mode != "wrap":

@@ -47,9 +47,18 @@ argument ``outer`` (a tuple, the values captured from outside) and hands it on:
 and model-local functions are inlined. What remains is listed in ``Mirror.unsupported``: the mirror is built
 all the same, and asking for a value that needs the node raises ``errors.Unsupported``.
 
-**Gradients**: float operators must be differentiable wherever the mathematics is. Step functions (Round,
-Floor, Sign, comparisons) have gradient zero; integer results (Shape, ArgMax, NonZero) are cut from the graph.
-Neither ever raises in a backward pass.
+**Gradients**: float operators must be differentiable wherever the mathematics is. Where it is not, a rule
+holds, and none ever raises in a backward pass:
+
+- Steps with a float result (Round, Floor, Ceil, Sign, Hardmax, Bernoulli) have gradient zero, or none at all.
+- Whole numbers, truth values and places (Shape, ArgMax, NonZero, comparisons, Cast to integers,
+  NonMaxSuppression, the second result of TopK and MaxPool) are cut from the graph; what is picked by a place
+  (Gather, TopK's values) is differentiated with the place held.
+- Where a function bends (Relu at 0, Clip at its bounds, Abs at 0) torch's choice among the slopes is taken.
+- Random draws are constants. Control flow is differentiated along the branch and the turns that were taken.
+- Quantised numbers: gradients pass straight through rounding; see :mod:`endoscope_server.mirror.quantized`.
+
+``tests/mirror`` holds every operator to this: each must be among the cases of gradients, or among those cut.
 """
 
 from __future__ import annotations

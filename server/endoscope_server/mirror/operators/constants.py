@@ -51,7 +51,7 @@ def _eye_like(node: Node) -> Function:
 def _range(_: Node) -> Function:
     def apply(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
         first, end, step = (
-            float(item) if item.is_floating_point() else int(item) for item in (start, limit, delta)
+            float(item.detach()) if item.is_floating_point() else int(item) for item in (start, limit, delta)
         )
         count = max(int(np.ceil((end - first) / step)), 0)
         return (start + torch.arange(count, device=start.device) * delta).to(start.dtype)

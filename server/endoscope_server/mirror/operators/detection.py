@@ -55,8 +55,8 @@ def _non_max_suppression(node: Node) -> Function:
         least: Tensor | None = None,
     ) -> Tensor:
         count = 0 if limit is None else int(limit)
-        most = 0.0 if overlap is None else float(overlap)
-        bound = None if least is None else float(least)
+        most = 0.0 if overlap is None else float(overlap.detach())
+        bound = None if least is None else float(least.detach())
         chosen = []
         all_boxes, all_scores = boxes.detach().cpu().numpy(), scores.detach().cpu().numpy()
         for batch, (some, of_classes) in enumerate(zip(all_boxes, all_scores, strict=True)):
