@@ -83,6 +83,11 @@ class _AttackMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttackMe
     """Fast adaptive boundary (Croce and Hein 2020)."""
     ATTACK_METHOD_SQUARE: _AttackMethod.ValueType  # 10
     """Square attack, without gradients (Andriushchenko et al. 2020)."""
+    ATTACK_METHOD_APGD_TARGETED: _AttackMethod.ValueType  # 11
+    """Auto-PGD on the targeted difference of logits ratio, towards one class after the other, strongest
+    first, each in a restart of its own (Croce and Hein 2020); any class but the true one will do, unless
+    a target is given.
+    """
 
 class AttackMethod(_AttackMethod, metaclass=_AttackMethodEnumTypeWrapper):
     """How adversarial pictures are sought."""
@@ -109,6 +114,11 @@ ATTACK_METHOD_FAB: AttackMethod.ValueType  # 9
 """Fast adaptive boundary (Croce and Hein 2020)."""
 ATTACK_METHOD_SQUARE: AttackMethod.ValueType  # 10
 """Square attack, without gradients (Andriushchenko et al. 2020)."""
+ATTACK_METHOD_APGD_TARGETED: AttackMethod.ValueType  # 11
+"""Auto-PGD on the targeted difference of logits ratio, towards one class after the other, strongest
+first, each in a restart of its own (Croce and Hein 2020); any class but the true one will do, unless
+a target is given.
+"""
 Global___AttackMethod: _TypeAlias = AttackMethod  # noqa: Y015
 
 class _Norm:
@@ -146,7 +156,9 @@ class _FoolingMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fooling
     FOOLING_METHOD_GRADIENT: _FoolingMethod.ValueType  # 1
     """Gradient ascent on the logit."""
     FOOLING_METHOD_CPPN: _FoolingMethod.ValueType  # 2
-    """Evolution of a compositional pattern-producing network."""
+    """Evolution of compositional pattern-producing networks, without gradients: MAP-Elites with a niche for
+    each class.
+    """
 
 class FoolingMethod(_FoolingMethod, metaclass=_FoolingMethodEnumTypeWrapper):
     """How fooling pictures are sought."""
@@ -156,7 +168,9 @@ FOOLING_METHOD_UNSPECIFIED: FoolingMethod.ValueType  # 0
 FOOLING_METHOD_GRADIENT: FoolingMethod.ValueType  # 1
 """Gradient ascent on the logit."""
 FOOLING_METHOD_CPPN: FoolingMethod.ValueType  # 2
-"""Evolution of a compositional pattern-producing network."""
+"""Evolution of compositional pattern-producing networks, without gradients: MAP-Elites with a niche for
+each class.
+"""
 Global___FoolingMethod: _TypeAlias = FoolingMethod  # noqa: Y015
 
 class _AttributionMethod:
@@ -1154,20 +1168,24 @@ class CreateAdversarialRequest(_message.Message):
     """Optional. Default: L-infinity; for DeepFool and Carlini-Wagner L2."""
     epsilon: _builtins.float
     """Optional. The largest perturbation, in [0, 1] pixel units, positive. Attacks that seek the smallest
-    perturbation have no bound unless it is set. Default: 4/255 for L-infinity, 0.5 for L2.
+    perturbation (DeepFool, Carlini-Wagner, FAB) have no bound unless it is set. Default: 4/255 for L-infinity, 0.5 for L2.
     """
     steps: _builtins.int
     """Optional. Steps, 1 to 100000. Default: the method's own, which the header tells."""
     step_size: _builtins.float
     """Optional. Size of a step, in [0, 1] pixel units, positive. Default: the method's own."""
     restarts: _builtins.int
-    """Optional. Random restarts, 1 to 100. Default: 1."""
+    """Optional. Random restarts, 1 to 100. Without early stop too, a picture that was fooled within a bound
+    is left alone in later ones. Default: 1; 9 for targeted Auto-PGD.
+    """
     early_stop: _builtins.bool
     """Optional. True: each picture stops as soon as its 8-bit version fools the mirror. False: all steps
     are taken, for confidence. Default: false.
     """
     confidence: _builtins.float
-    """Optional. Carlini-Wagner's margin between logits, 0 or more. Default: 0."""
+    """Optional. The margin between logits at which a picture counts as fooling the mirror, 0 or more
+    (Carlini and Wagner's kappa). Default: 0.
+    """
     seed: _builtins.int
     """Optional. Seed of all random numbers. Default: 0."""
     image_format: _image_pb2.ImageFormat.ValueType
@@ -1254,7 +1272,10 @@ class CreateAdversarialResponse(_message.Message):
 
     @_builtins.property
     def step(self) -> _job_pb2.JobStep:
-        """A step; its losses have `success_rate`, the share of pictures that fool the mirror."""
+        """A step; its losses have `success_rate`, the share of pictures that fool the mirror, and for each
+        picture `margin[0]`, ..., by how many logits its best version so far fools it, and `size[0]`, ...,
+        that version's perturbation in the norm of the request.
+        """
 
     @_builtins.property
     def result(self) -> Global___Adversarials:
@@ -1473,7 +1494,7 @@ class CreateFoolingImageResponse(_message.Message):
 
     @_builtins.property
     def step(self) -> _job_pb2.JobStep:
-        """A step."""
+        """A step; its losses have `confidence[0]`, ..., how sure the model is of each class in its picture."""
 
     @_builtins.property
     def result(self) -> Global___FoolingImages:
@@ -1759,6 +1780,8 @@ class Attribution(_message.Message):
     COMPLETENESS_ERROR_FIELD_NUMBER: _builtins.int
     DELETION_FIELD_NUMBER: _builtins.int
     INSERTION_FIELD_NUMBER: _builtins.int
+    DELETION_CURVE_FIELD_NUMBER: _builtins.int
+    INSERTION_CURVE_FIELD_NUMBER: _builtins.int
     method: Global___AttributionMethod.ValueType
     """The method."""
     completeness_error: _builtins.float
@@ -1781,6 +1804,18 @@ class Attribution(_message.Message):
     def picture(self) -> _image_pb2.Image:
         """The values as a heat map over the picture."""
 
+    @_builtins.property
+    def deletion_curve(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The class's probability as more and more of the most important pixels are taken away: at equal steps
+        from none to all of them.
+        """
+
+    @_builtins.property
+    def insertion_curve(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The class's probability as more and more of the most important pixels are put back into a blurred
+        picture: at equal steps from none to all of them.
+        """
+
     def __init__(
         self,
         *,
@@ -1790,10 +1825,12 @@ class Attribution(_message.Message):
         completeness_error: _builtins.float | None = ...,
         deletion: _builtins.float = ...,
         insertion: _builtins.float = ...,
+        deletion_curve: _abc.Iterable[_builtins.float] | None = ...,
+        insertion_curve: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_completeness_error", b"_completeness_error", "completeness_error", b"completeness_error", "picture", b"picture", "values", b"values"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_completeness_error", b"_completeness_error", "completeness_error", b"completeness_error", "deletion", b"deletion", "insertion", b"insertion", "method", b"method", "picture", b"picture", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_completeness_error", b"_completeness_error", "completeness_error", b"completeness_error", "deletion", b"deletion", "deletion_curve", b"deletion_curve", "insertion", b"insertion", "insertion_curve", b"insertion_curve", "method", b"method", "picture", b"picture", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__completeness_error: _TypeAlias = _typing.Literal["completeness_error"]  # noqa: Y015
     _WhichOneofArgType__completeness_error: _TypeAlias = _typing.Literal["_completeness_error", b"_completeness_error"]  # noqa: Y015

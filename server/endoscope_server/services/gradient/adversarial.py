@@ -12,6 +12,7 @@ from endoscope_server.techniques.adversarial import (
     AdversarialParameters,
     Adversarials,
     create_adversarial,
+    total_steps,
     with_defaults,
 )
 from endoscope_server.techniques.parts.subject import Subject
@@ -50,7 +51,7 @@ def prepare(model: Model, subject: Subject, request: gradient_pb2.CreateAdversar
 
     return Prepared(
         resolved(request, parameters),
-        parameters.steps * parameters.restarts,
+        total_steps(parameters),
         lambda: create_adversarial(subject, parameters),
         to_result,
     )

@@ -1,11 +1,20 @@
 """Adversarial examples: one attack a file, all on one problem, judged by ONNX Runtime on the decoded file."""
 
-from endoscope_server.techniques.adversarial.creation import (
+from endoscope_server.techniques.adversarial.creation import Adversarials, create_adversarial
+from endoscope_server.techniques.adversarial.norms import Norm
+from endoscope_server.techniques.adversarial.parameters import (
     AdversarialParameters,
-    Adversarials,
-    create_adversarial,
+    Method,
+    total_steps,
     with_defaults,
 )
-from endoscope_server.techniques.adversarial.problem import Norm
 
-__all__ = ["AdversarialParameters", "Adversarials", "Norm", "create_adversarial", "with_defaults"]
+__all__ = [
+    "AdversarialParameters",
+    "Adversarials",
+    "Method",
+    "Norm",
+    "create_adversarial",
+    "total_steps",
+    "with_defaults",
+]

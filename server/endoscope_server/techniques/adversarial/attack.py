@@ -1,4 +1,4 @@
-"""What an attack is: a problem, settings, and a generator of steps that ends in pictures."""
+"""What an attack is: a problem, settings, and a generator of progress."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from endoscope_server.techniques.adversarial.problem import Norm, Problem
+from endoscope_server.techniques.adversarial.norms import Norm
+from endoscope_server.techniques.adversarial.problem import Problem
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,37 +17,37 @@ class Settings:
     """How an attack is run.
 
     Attributes:
-        steps: How many.
+        steps: The most steps.
         step_size: In [0, 1] pixel units; 0 leaves it to the attack.
         early_stop: Whether a picture is left alone once it fools the model.
-        confidence: The margin between logits that is wanted.
         generator: Of all random numbers.
+        restart: Which run on these pictures this is, from 0.
     """
 
     steps: int
     step_size: float
     early_stop: bool
-    confidence: float
     generator: torch.Generator
+    restart: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Progress:
-    """How an attack stands after a step.
+    """How an attack stands after a step; the tensors are the attack's own and change with the next step.
 
     Attributes:
         images: batch x channels x height x width in [0, 1].
-        fooled: Whether each fools the mirror.
+        margin: By how many logits each of them fools the model (:meth:`Problem.margin`).
         loss: What the attack makes large, one number a picture.
     """
 
     images: Tensor
-    fooled: Tensor
+    margin: Tensor
     loss: Tensor
 
 
-Run = Generator[Progress, None, Tensor]
-"""Yields progress after each step, and returns the pictures."""
+Run = Generator[Progress, None, None]
+"""Yields after each step, at least once; whoever drives it keeps the best pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,10 @@ class Attack:
         steps: Its default number of steps.
         norms: The norms that it knows; the first is its default.
         minimal: Whether it seeks the smallest perturbation rather than the largest loss within a bound.
-        random: Whether it starts at random, so that restarts help.
+        random: Whether its runs on one picture differ, so that restarts help.
         single_step: Whether it takes one step, whatever is asked for.
+        restarts: Its default number of runs.
+        classes: How many classes the model must have.
     """
 
     run: Callable[[Problem, Settings], Run]
@@ -68,3 +71,5 @@ class Attack:
     minimal: bool = False
     random: bool = False
     single_step: bool = False
+    restarts: int = 1
+    classes: int = 2

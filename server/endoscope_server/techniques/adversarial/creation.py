@@ -2,115 +2,31 @@
 
 from __future__ import annotations
 
-import enum
 import math
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Generator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from endoscope_server.errors import InvalidInput, Unsupported
-from endoscope_server.images.encoding import ImageFormat, as_filed
-from endoscope_server.techniques.adversarial.attack import Attack, Settings
-from endoscope_server.techniques.adversarial.fgsm import FGSM
-from endoscope_server.techniques.adversarial.ifgsm import IFGSM
-from endoscope_server.techniques.adversarial.mifgsm import MIFGSM
-from endoscope_server.techniques.adversarial.pgd import PGD
-from endoscope_server.techniques.adversarial.problem import Norm, Problem
+from endoscope_server.images.encoding import as_filed
+from endoscope_server.techniques.adversarial.attack import Progress, Settings
+from endoscope_server.techniques.adversarial.norms import Norm
+from endoscope_server.techniques.adversarial.parameters import (
+    ATTACKS,
+    AdversarialParameters,
+    eight_bit,
+    total_steps,
+)
+from endoscope_server.techniques.adversarial.problem import SURE, Problem
+from endoscope_server.techniques.adversarial.settling import settle
 from endoscope_server.techniques.classification import ClassScore, strongest_classes
-from endoscope_server.techniques.parts.checks import check_number
 from endoscope_server.techniques.parts.steps import Step, preview_due
 from endoscope_server.techniques.parts.subject import Subject, to_8_bit, to_float
 
-MAX_IMAGES = 64
 TOP = 5
-_EPSILONS = {Norm.LINF: 4 / 255, Norm.L2: 0.5}
-
-
-class Method(enum.Enum):
-    """How adversarial pictures are sought."""
-
-    FGSM = "fgsm"
-    IFGSM = "ifgsm"
-    PGD = "pgd"
-    MIFGSM = "mifgsm"
-    DEEPFOOL = "deepfool"
-    CARLINI_WAGNER = "carlini_wagner"
-    APGD_CE = "apgd_ce"
-    APGD_DLR = "apgd_dlr"
-    FAB = "fab"
-    SQUARE = "square"
-
-
-ATTACKS: Mapping[Method, Attack] = {
-    Method.FGSM: FGSM,
-    Method.IFGSM: IFGSM,
-    Method.PGD: PGD,
-    Method.MIFGSM: MIFGSM,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class AdversarialParameters:
-    """What is wanted of CreateAdversarial.
-
-    Attributes:
-        images: 1 to 64 pictures as the model sees them, each channels x height x width in [0, 1].
-        method: The attack.
-        norm: How perturbations are measured; None for the attack's own.
-        epsilon: The largest perturbation, in [0, 1] pixel units; 0 for 4/255 (L-infinity) or 0.5 (L2),
-            and for no bound where the attack seeks the smallest.
-        steps: 1 to 100000; 0 for the attack's own.
-        step_size: In [0, 1] pixel units; 0 for the attack's own.
-        restarts: 1 to 100.
-        targets: The classes to get to, one a picture, or one for all; empty for any other than the true one.
-        true_classes: The classes to get away from, one a picture; empty for what the model sees.
-        early_stop: Whether a picture is left alone once it fools the mirror in 8 bits.
-        confidence: Carlini and Wagner's margin between logits.
-        seed: Of all random numbers.
-        image_format: Of the files that the attack is judged on.
-        preview_every: Every how many steps the pictures are sent along; 0 for never.
-    """
-
-    images: tuple[NDArray[np.float32], ...]
-    method: Method = Method.PGD
-    norm: Norm | None = None
-    epsilon: float = 0.0
-    steps: int = 0
-    step_size: float = 0.0
-    restarts: int = 1
-    targets: tuple[int, ...] = ()
-    true_classes: tuple[int, ...] = ()
-    early_stop: bool = False
-    confidence: float = 0.0
-    seed: int = 0
-    image_format: ImageFormat = ImageFormat.PNG
-    preview_every: int = 0
-
-    def __post_init__(self) -> None:
-        count = len(self.images)
-        if not 1 <= count <= MAX_IMAGES:
-            raise InvalidInput(f"there are {count} pictures, expected 1 to {MAX_IMAGES}", field="images")
-        if len(self.targets) not in (0, 1, count):
-            raise InvalidInput(
-                f"there are {len(self.targets)} targets, expected none, one, or one for each of the "
-                f"{count} pictures",
-                field="targets",
-            )
-        if len(self.true_classes) not in (0, count):
-            raise InvalidInput(
-                f"there are {len(self.true_classes)} true classes, expected none or one for each of the "
-                f"{count} pictures",
-                field="true_classes",
-            )
-        check_number("restarts", self.restarts, 1, 100)
-        check_number("confidence", self.confidence, 0)
-        check_number("seed", self.seed, 0)
-        check_number("epsilon", self.epsilon, 0)
-        check_number("step_size", self.step_size, 0)
-        check_number("steps", self.steps, 0, 100_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,48 +73,14 @@ class Adversarials:
     items: tuple[Adversarial, ...]
 
 
-def with_defaults(subject: Subject, parameters: AdversarialParameters) -> AdversarialParameters:
-    """The parameters with the attack's own norm, bound, steps and true classes where none were given.
-
-    Raises:
-        InvalidInput: for a class that the model does not have, or a norm that the attack does not know.
-        Unsupported: for an attack that is not there.
-    """
-    attack = ATTACKS.get(parameters.method)
-    if attack is None:
-        raise Unsupported(
-            f"the attack {parameters.method.value} is not there yet, expected one of "
-            f"{', '.join(method.value for method in ATTACKS)}",
-            field="method",
-        )
-    norm = parameters.norm or attack.norms[0]
-    if norm not in attack.norms:
-        raise InvalidInput(
-            f"{parameters.method.value} does not know the norm {norm.value}, expected "
-            f"{' or '.join(known.value for known in attack.norms)}",
-            field="norm",
-        )
-    for name in ("targets", "true_classes"):
-        for index, wanted in enumerate(getattr(parameters, name)):
-            subject.check_class(wanted, f"{name}[{index}]")
-    true = parameters.true_classes
-    if not true:
-        true = tuple(subject.judged_logits(_eight_bit(parameters)).argmax(1).tolist())
-    return replace(
-        parameters,
-        norm=norm,
-        epsilon=parameters.epsilon or (0.0 if attack.minimal else _EPSILONS[norm]),
-        steps=1 if attack.single_step else parameters.steps or attack.steps,
-        restarts=parameters.restarts if attack.random else 1,
-        true_classes=true,
-        targets=parameters.targets * (len(true) // max(len(parameters.targets), 1)),
-    )
-
-
 def create_adversarial(
     subject: Subject, parameters: AdversarialParameters
-) -> Generator[Step, None, Adversarials]:
+) -> Generator[Step | None, None, Adversarials]:
     """Attack a model with a batch of pictures.
+
+    Each step tells the loss, the share of pictures that fool the mirror, and for each picture the margin
+    between logits by which the best version so far fools it (``margin[0]``, ...) and the size of that
+    version's perturbation (``size[0]``, ...).
 
     Args:
         subject: The model.
@@ -207,40 +89,86 @@ def create_adversarial(
     attack = ATTACKS[parameters.method]
     problem = _problem(subject, parameters)
     generator = torch.Generator().manual_seed(parameters.seed)
-    settings = Settings(
-        parameters.steps, parameters.step_size, parameters.early_stop, parameters.confidence, generator
-    )
-    best = problem.originals.clone()
-    done = torch.zeros(len(best), dtype=torch.bool, device=best.device)
-    index, total = 0, parameters.steps * parameters.restarts
-    for restart in range(parameters.restarts):
-        left = torch.nonzero(~done)[:, 0]
-        work = attack.run(problem.part(left), settings)
-        while True:
-            try:
-                progress = next(work)
-            except StopIteration as stop:
-                best[left] = stop.value
-                break
+    best = Best(problem, minimal=attack.minimal)
+    index, total, restarts = 0, total_steps(parameters), parameters.restarts or 1
+    stops = attack.minimal or parameters.early_stop
+    left = torch.nonzero(~best.fooled)[:, 0] if stops else torch.arange(len(best.images))
+    for restart in range(restarts):
+        if not len(left):
+            break
+        settings = Settings(
+            parameters.steps or attack.steps,
+            parameters.step_size or 0.0,
+            parameters.early_stop,
+            generator,
+            restart,
+        )
+        stage = f"restart {restart + 1} of {restarts}" if restarts > 1 else ""
+        for progress in attack.run(problem.part(left), settings):
             index += 1
-            shown = best.clone()
-            shown[left] = progress.images
-            fooled = done.clone()
-            fooled[left] = progress.fooled
-            losses = {"loss": float(progress.loss.sum()), "success_rate": float(fooled.float().mean())}
+            best.offer(left, progress)
             due = preview_due(index, total, parameters.preview_every)
-            stage = f"restart {restart + 1} of {parameters.restarts}" if parameters.restarts > 1 else ""
-            yield Step(index, total, losses, to_float(shown) if due else None, stage)
-        if restart + 1 < parameters.restarts:
-            with torch.no_grad():
-                done[left] = problem.part(left).fooled(problem.part(left).logits(best[left]))
-            if bool(done.all()):
-                break
-    return _judged(problem, parameters, to_8_bit(problem.snap(best)))
+            losses = {"loss": float(progress.loss.sum()), **best.losses()}
+            yield Step(index, total, losses, to_float(best.images) if due else None, stage)
+        if not attack.minimal or parameters.early_stop:
+            left = left[~best.fooled[left]]
+    images = problem.snap(best.images)
+    if attack.minimal:
+        images = yield from settle(problem, best.images)
+    return _judged(problem, parameters, to_8_bit(images))
+
+
+class Best:
+    """The best version of each picture so far.
+
+    Within a bound it is the one with the largest margin. Without, it is the smallest perturbation among
+    those that fool the model, and the largest margin while there is none.
+
+    Args:
+        problem: The problem, whose originals are the first versions.
+        minimal: Whether the perturbation's size counts.
+
+    Attributes:
+        images: batch x channels x height x width in [0, 1].
+        margin: By how many logits each fools the model.
+        size: Of the perturbations, in the problem's norm.
+    """
+
+    def __init__(self, problem: Problem, *, minimal: bool) -> None:
+        self._problem = problem
+        self._minimal = minimal
+        self.images = problem.originals.clone()
+        self.margin = problem.margin(problem.scores(self.images))
+        self.size = torch.zeros_like(self.margin)
+
+    @property
+    def fooled(self) -> Tensor:
+        """Which of them fool the model."""
+        return self._problem.fooled(self.margin)
+
+    def offer(self, items: Tensor, progress: Progress) -> None:
+        """Take over what an attack on some of the pictures found, where it is better."""
+        problem = self._problem
+        size = problem.norm.size(progress.images - problem.originals[items])
+        better = progress.margin > self.margin[items]
+        if self._minimal:
+            within = size <= problem.epsilon * (1 + 1e-4)
+            fools, fooled = problem.fooled(progress.margin) & within, self.fooled[items]
+            better = torch.where(fooled, fools & (size < self.size[items]), fools | (better & within))
+        chosen = items[better]
+        self.images[chosen] = progress.images[better]
+        self.margin[chosen] = progress.margin[better]
+        self.size[chosen] = size[better]
+
+    def losses(self) -> dict[str, float]:
+        """The share of pictures that fool the model, and margins and sizes by picture."""
+        told = {"success_rate": float(self.fooled.float().mean())}
+        told |= {f"margin[{index}]": value for index, value in enumerate(self.margin.tolist())}
+        return told | {f"size[{index}]": value for index, value in enumerate(self.size.tolist())}
 
 
 def _problem(subject: Subject, parameters: AdversarialParameters) -> Problem:
-    originals = torch.from_numpy(_eight_bit(parameters).astype(np.float32) / np.float32(255))
+    originals = torch.from_numpy(eight_bit(parameters).astype(np.float32) / np.float32(255))
     targets = parameters.targets
     return Problem(
         subject,
@@ -250,19 +178,16 @@ def _problem(subject: Subject, parameters: AdversarialParameters) -> Problem:
         parameters.norm or Norm.LINF,
         parameters.epsilon or math.inf,
         rounded=not ATTACKS[parameters.method].minimal,
+        confidence=max(parameters.confidence, SURE),
     )
-
-
-def _eight_bit(parameters: AdversarialParameters) -> NDArray[np.uint8]:
-    return np.rint(np.stack(parameters.images) * 255).astype(np.uint8)
 
 
 def _judged(problem: Problem, parameters: AdversarialParameters, pictures: NDArray[np.uint8]) -> Adversarials:
     """What ONNX Runtime says of the files."""
-    originals = _eight_bit(parameters)
+    originals = eight_bit(parameters)
     filed = as_filed(pictures, parameters.image_format)
     logits = problem.subject.judged_logits(filed)
-    fooled = problem.fooled(torch.from_numpy(logits).to(problem.true.device)).tolist()
+    fooled = (problem.margin(torch.from_numpy(np.array(logits)).to(problem.true.device)) > 0).tolist()
     before = strongest_classes(problem.subject.judged_logits(originals), TOP)
     after = strongest_classes(logits, TOP)
     changes = (filed.astype(np.float64) - originals) / 255

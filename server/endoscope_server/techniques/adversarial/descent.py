@@ -27,23 +27,27 @@ def descend(
         smooth: What becomes of gradients; None leaves them as they are.
     """
     images = start.clone()
-    fooled = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     loss = torch.zeros(len(images), device=images.device)
+    margin = torch.full_like(loss, -torch.inf)
     followed = torch.zeros_like(images)
-    for _ in range(settings.steps):
-        active = torch.nonzero(~fooled if settings.early_stop else torch.ones_like(fooled))[:, 0]
-        part = problem.part(active)
-        gradient, loss[active], logits = part.ascent(images[active], part.cross_entropy)
-        fooled[active] = part.fooled(logits)
+    active = torch.arange(len(images), device=images.device)
+    for index in range(settings.steps + 1):
+        part, last = problem.part(active), index == settings.steps
+        if last:
+            logits = part.scores(images[active])
+            loss[active] = part.cross_entropy(logits)
+        else:
+            gradient, loss[active], logits = part.ascent(images[active], part.cross_entropy)
+        margin[active] = part.margin(logits)
         if settings.early_stop:
-            # What is at hand fools the model already, and stays.
-            go_on = ~fooled[active]
-            active, gradient = active[go_on], gradient[go_on]
+            going = ~part.fooled(margin[active])
+            active, last = active[going], last or not bool(going.any())
+            gradient = gradient[going] if not last else gradient
+        if index or last:
+            yield Progress(images, margin, loss)
+        if last:
+            break
         if smooth is not None:
             gradient = followed[active] = smooth(followed[active], gradient)
         moved = images[active] + step_size * problem.norm.direction(gradient)
         images[active] = problem.part(active).project(moved)
-        yield Progress(images, fooled, loss)
-        if settings.early_stop and bool(fooled.all()):
-            break
-    return images

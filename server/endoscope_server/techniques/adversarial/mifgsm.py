@@ -6,7 +6,8 @@ from torch import Tensor
 
 from endoscope_server.techniques.adversarial.attack import Attack, Run, Settings
 from endoscope_server.techniques.adversarial.descent import descend
-from endoscope_server.techniques.adversarial.problem import Problem, per_item
+from endoscope_server.techniques.adversarial.norms import per_item
+from endoscope_server.techniques.adversarial.problem import Problem
 
 DECAY = 1.0
 """Of the momentum: the authors' own."""

@@ -10,8 +10,7 @@ from endoscope_server.techniques.adversarial.problem import Problem
 def pgd(problem: Problem, settings: Settings) -> Run:
     """Steps of 2.5 times the share of the bound that each would need to reach it, as Madry's authors did."""
     step_size = settings.step_size or 2.5 * problem.epsilon / settings.steps
-    noise = problem.norm.uniform(problem.originals, problem.epsilon, settings.generator)
-    start = problem.project(problem.originals + noise)
+    start = problem.random_start(settings.generator)
     return (yield from descend(problem, settings, start, step_size))
 
 
