@@ -15,7 +15,7 @@ from endoscope.errors import invalid
 from endoscope.tensors import to_array, to_tensor
 from endoscope.v1 import image_pb2
 
-PictureLike: TypeAlias = "Image.Image | str | Path | bytes | NDArray[Any]"
+PictureLike: TypeAlias = Image.Image | str | Path | bytes | NDArray[Any]
 """A PIL image; the path of a file; a file's bytes; or an array of height x width x channels,
 channels x height x width or height x width, ``uint8`` in [0, 255] or floating-point in [0, 1]."""
 

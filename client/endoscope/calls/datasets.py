@@ -17,7 +17,7 @@ from endoscope.v1 import dataset_pb2, dataset_pb2_grpc
 _STUB = dataset_pb2_grpc.DatasetServiceStub
 _HIDDEN = "."
 
-UploadLike: TypeAlias = "str | Path | Mapping[str, PictureLike]"
+UploadLike: TypeAlias = str | Path | Mapping[str, PictureLike]
 """A folder whose files are sent (subfolders are labels), a single file, or pictures by item name."""
 
 

@@ -17,10 +17,10 @@ Parts: TypeAlias = Mapping[str, Any]
 """Fields of a message of ``optimization.proto`` by name, such as ``{"l2_weight": 0.01}`` for Regularizers or
 ``{"fourier": {"decay": 1}}`` for Parameterization."""
 
-PreprocessingLike: TypeAlias = "Preprocessing | image_pb2.Preprocessing | Mapping[str, Any]"
+PreprocessingLike: TypeAlias = Preprocessing | image_pb2.Preprocessing | Mapping[str, Any]
 """Overrides of a model's preprocessing, field by field."""
 
-Pictures: TypeAlias = "PictureLike | Sequence[PictureLike]"
+Pictures: TypeAlias = PictureLike | Sequence[PictureLike]
 """One picture or several."""
 
 

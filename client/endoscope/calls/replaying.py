@@ -64,7 +64,7 @@ def replay(
     given = _Given(images, tensors)
     parameters = given.put_in(kind.DESCRIPTOR, with_integers(made.get("parameters", {})))
     given.check_used()
-    parameters["model"] = model or made.get("model")
+    parameters["model"] = model or parameters.get("model") or made.get("model")
     if "seed" in kind.DESCRIPTOR.fields_by_name:
         parameters["seed"] = int(made.get("seed", 0))
     options = job_options(False, preview_every, "interactive")

@@ -13,7 +13,7 @@ from endoscope.v1 import activation_pb2, activation_pb2_grpc
 
 _STUB = activation_pb2_grpc.ActivationServiceStub
 
-Selections: TypeAlias = "str | Sequence[str] | Mapping[str, Sequence[int]]"
+Selections: TypeAlias = str | Sequence[str] | Mapping[str, Sequence[int]]
 """Layers, each with all of its channels, or channels by layer."""
 
 

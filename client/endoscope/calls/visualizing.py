@@ -14,10 +14,10 @@ from endoscope.v1 import gradient_pb2, gradient_pb2_grpc, optimization_pb2
 
 _STUB = gradient_pb2_grpc.GradientServiceStub
 
-ObjectiveLike: TypeAlias = "optimization_pb2.Objective | Mapping[str, Any]"
+ObjectiveLike: TypeAlias = optimization_pb2.Objective | Mapping[str, Any]
 """What :mod:`endoscope.objectives` makes, or fields of the message."""
 
-LayersLike: TypeAlias = "str | Sequence[str] | Mapping[str, float]"
+LayersLike: TypeAlias = str | Sequence[str] | Mapping[str, float]
 """Layers by ONNX name or alias, or their weights by name."""
 
 

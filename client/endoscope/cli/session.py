@@ -18,6 +18,9 @@ from endoscope.cli.plain import plain
 from endoscope.client import Client, connect
 from endoscope.results.models import Model
 
+_UNBOUNDED = 500
+"""Columns where nobody looks at a terminal: nothing is wrapped."""
+
 
 class Session:
     """One run of one command.
@@ -46,6 +49,8 @@ class Session:
         )
         self.as_json = as_json
         self.out = Console(highlight=False)
+        if not self.out.is_terminal:
+            self.out.width = _UNBOUNDED
         self.err = Console(stderr=True, highlight=False)
         self.progress = not quiet and self.err.is_terminal
 

@@ -22,7 +22,9 @@ def table(*columns: str, rows: Iterable[Sequence[object]], title: str | None = N
     """
     made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for column in columns:
-        made.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left")
+        made.add_column(
+            column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold"
+        )
     for row in rows:
         made.add_row(*(escape(str(cell)) for cell in row))
     return made
