@@ -28,8 +28,14 @@ QUANTIZED_NOTE = (
     "the range of its type, and take scales and zero points for constants"
 )
 
+MOVED_STEP = "end to end"
+"""How the note on a step that rounding moved begins."""
+
 _BLOCK = 48
-"""How many values are held at once: the graph is run again for the next ones."""
+"""How many values are compared at first; the graph is run again for the next ones."""
+
+_HELD_BYTES = 1 << 28
+"""How much is held at once, by either engine: blocks grow up to where they take as much."""
 
 _ROUNDING = frozenset(
     {
@@ -152,9 +158,9 @@ def certify(
         if (still := _beyond(again, tolerance)) != beyond:
             kinds = ", ".join(sorted({step.op_type for step in steps}))
             notes.append(
-                f"end to end the engines part at {beyond[0].value!r}, by {beyond[0].relative:.1g} relative: "
-                f"a difference in rounding moved a step ({kinds}); values behind a step are compared from "
-                "ONNX Runtime's values at it"
+                f"{MOVED_STEP} the engines part at {beyond[0].value!r}, by {beyond[0].relative:.1g} "
+                f"relative: a difference in rounding moved a step ({kinds}); values behind a step are "
+                "compared from ONNX Runtime's values at it"
             )
             differences, beyond = again, still
     if any(node.op_type in _ROUNDING for node in mirror.nodes):
@@ -211,9 +217,10 @@ class _Comparison:
         held = self._run(self._inputs, sorted(of_steps | read)) if steps else {}
         known = {name: from_numpy(held[name]) for name in of_steps | read}
         resumed = self._fed | {name: known[name] for name in of_steps}
-        result = []
-        for start in range(0, len(names), _BLOCK):
-            block = names[start : start + _BLOCK]
+        result: list[ValueDifference] = []
+        size = _BLOCK
+        while len(result) < len(names):
+            block = names[len(result) : len(result) + size]
             expected = self._run(self._inputs, block)
             found = self._mirrored(resumed, [name for name in block if name not in of_steps])
             for name in block:
@@ -222,6 +229,8 @@ class _Comparison:
                     at = {item: known[item] for item in step.inputs if item in known}
                     found |= self._mirrored(self._fed | at, [name])
                 result.append(self._difference(name, found.pop(name), expected[name]))
+            held_bytes = sum(getattr(value, "nbytes", 0) for value in expected.values())
+            size = max(_BLOCK, min(8 * size, _HELD_BYTES * len(block) // max(held_bytes, 1)))
         return result
 
     def _mirrored(self, fed: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

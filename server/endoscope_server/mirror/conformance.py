@@ -24,7 +24,7 @@ from rich.table import Table
 
 from endoscope_server.errors import EndoscopeError
 from endoscope_server.graph import Graph, Sessions
-from endoscope_server.mirror.certificate import Certificate, certify
+from endoscope_server.mirror.certificate import MOVED_STEP, Certificate, certify
 from endoscope_server.mirror.module import from_onnx
 from endoscope_server.mirror.samples import Inputs, sample_inputs
 
@@ -46,6 +46,12 @@ class Comparison:
     certificate: Certificate | None
     problem: str
     seconds: float
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether a step that rounding moved had to be set right on the way; see ``certify``."""
+        notes = self.certificate.notes if self.certificate else ()
+        return any(note.startswith(MOVED_STEP) for note in notes)
 
     @property
     def equal(self) -> bool:
@@ -94,7 +100,9 @@ def _row(item: Comparison) -> list[Any]:
     certificate = item.certificate
     if certificate is None:
         return [item.file, str(item.nodes), "", "", "", f"{item.seconds:.1f}", f"[red]{item.problem}"]
-    verdict = "[green]equal" if item.equal else f"[red]{item.problem or _first(certificate)}"
+    verdict = f"[red]{item.problem or _first(certificate)}"
+    if item.equal:
+        verdict = "[green]equal from step to step" if item.stepwise else "[green]equal"
     return [
         item.file,
         str(item.nodes),
@@ -131,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             total += 1
             equal += item.equal
             table.add_row(*_row(item))
+    console.print()
     console.print(f"{equal} of {total} models equal ONNX Runtime within {options.tolerance:g}")
     return 0 if equal == total else 1
 
