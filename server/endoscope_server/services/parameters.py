@@ -221,12 +221,19 @@ def _make(kind: type[T], values: Mapping[str, Any], path: str) -> T:
 
 
 def _as_enum(kind: type[Any], name: str, value: Any) -> Any:
-    """An enum's name as the member of the enum that the attribute is declared to hold."""
-    if not isinstance(value, _Named):
+    """Names of an enum as members of the enum that the attribute is declared to hold, one or a tuple."""
+    names = value if isinstance(value, tuple) else (value,)
+    if not any(isinstance(item, _Named) for item in names):
         return value
     declared = typing.get_type_hints(kind)[name]
     members = next(item for item in (declared, *typing.get_args(declared)) if isinstance(item, enum.EnumMeta))
-    return members[value.upper()]
+    unknown = next((item for item in names if item.upper() not in members.__members__), None)
+    if unknown is not None:
+        raise InvalidInput(
+            f"{name} is {unknown}, expected {', '.join(members.__members__).lower()}", field=name
+        )
+    found: tuple[Any, ...] = tuple(members[item.upper()] for item in names)
+    return found if isinstance(value, tuple) else found[0]
 
 
 def _told(field: Field, value: Any) -> Any:

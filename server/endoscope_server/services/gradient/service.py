@@ -15,6 +15,7 @@ from endoscope_server.services import preprocessing, streaming
 from endoscope_server.services.calls import Workers, resource_id
 from endoscope_server.services.gradient import (
     adversarial,
+    attribution,
     class_visualization,
     deep_dream,
     feature_visualization,
@@ -84,6 +85,12 @@ class GradientService(gradient_pb2_grpc.GradientServiceServicer):
         return self._run(
             "create_fooling_image", fooling.prepare, request, gradient_pb2.CreateFoolingImageResponse
         )
+
+    def Attribute(
+        self, request: gradient_pb2.AttributeRequest, context: Context
+    ) -> AsyncIterator[gradient_pb2.AttributeResponse]:
+        """What in a picture spoke for a class."""
+        return self._run("attribute", attribution.prepare, request, gradient_pb2.AttributeResponse)
 
     async def _run(
         self, technique: str, prepare: Prepare, request: Any, response: type[ResponseT]

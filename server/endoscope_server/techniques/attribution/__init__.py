@@ -1,0 +1,21 @@
+"""Attribution: one method a file, all on one question, each scored by deletion and insertion."""
+
+from endoscope_server.techniques.attribution.attribution import (
+    Attribution,
+    AttributionParameters,
+    Attributions,
+    Method,
+    attribute,
+    total_steps,
+    with_defaults,
+)
+
+__all__ = [
+    "Attribution",
+    "AttributionParameters",
+    "Attributions",
+    "Method",
+    "attribute",
+    "total_steps",
+    "with_defaults",
+]
