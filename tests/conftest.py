@@ -28,6 +28,15 @@ def lite0_path() -> Path:
 
 
 @pytest.fixture(scope="session")
+def digits_cnn_path() -> Path:
+    """The zoo's small network that reads digits, trained by its recipe."""
+    import endoscope_zoo
+
+    path = CACHE / "digits-cnn.onnx"
+    return path if path.is_file() else endoscope_zoo.get("digits-cnn").export(CACHE)
+
+
+@pytest.fixture(scope="session")
 def photos() -> dict[str, Image.Image]:
     """Real photos in RGB: chelsea (a cat), coffee (an espresso), rocket, astronaut."""
     import skimage.data

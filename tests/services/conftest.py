@@ -58,7 +58,9 @@ def failure() -> Failure:
 
 
 @pytest.fixture(scope="session")
-def data_server(start_server, lite0_path: Path, album: Path, tmp_path_factory) -> Iterator[Any]:
+def data_server(
+    start_server, lite0_path: Path, digits_cnn_path: Path, album: Path, tmp_path_factory
+) -> Iterator[Any]:
     """A server that may make datasets of the album, as ``datasets/album``, and of what lies beside it."""
     from endoscope.v1 import dataset_pb2, dataset_pb2_grpc
 

@@ -26,6 +26,7 @@ from endoscope_server.datasets import open_source
 from endoscope_server.graph import Graph, Sessions
 from endoscope_server.images.decoding import decode
 from endoscope_server.images.preprocessing import Preprocessing
+from endoscope_zoo.recipes.digits_cnn import is_held_out, pictures
 
 MODEL = "models/efficientnet-lite0"
 LITE0 = Preprocessing(224, 224, scale=255.0, mean=(127.0,) * 3, std=(128.0,) * 3)
@@ -241,3 +242,134 @@ def test_bad_patches(stub, failure) -> None:
     for fields, expected in cases:
         found = failure(lambda fields=fields: patches(stub, **fields))
         assert found[:2] == expected, (fields, found)
+
+
+def embed(stub, **fields: Any) -> list[activation_pb2.EmbedFeaturesResponse]:
+    request = activation_pb2.EmbedFeaturesRequest(**{"model": MODEL, "dataset": "album", **fields})
+    return list(stub.EmbedFeatures(request, timeout=200))
+
+
+def array(tensor: Any) -> np.ndarray:
+    return np.frombuffer(tensor.data, np.float32).reshape(tensor.shape)
+
+
+@pytest.fixture(scope="module")
+def digits(data_server, album: Path) -> str:
+    """The digits that the network was not trained on, in a folder for each."""
+    folder = album.parent / "digits"
+    for index, (picture, label) in enumerate(pictures()):
+        if is_held_out(index):
+            (folder / str(label)).mkdir(parents=True, exist_ok=True)
+            picture.save(folder / str(label) / f"{index:04d}.png")
+    request = dataset_pb2.CreateDatasetRequest(dataset_id="digits", path=str(folder))
+    dataset_pb2_grpc.DatasetServiceStub(data_server.channel).CreateDataset(request, timeout=30)
+    return "digits"
+
+
+def test_tsne_of_digits(stub, digits: str) -> None:
+    events = embed(
+        stub,
+        model="digits-cnn",
+        dataset=digits,
+        method="EMBEDDING_METHOD_TSNE",
+        seed=1,
+        thumbnails=True,
+        options={"preview_every": 250},
+    )
+    assert events[0].header.parameters["perplexity"] == 30
+    iterations = [event.step for event in events[1:-1] if "kl_divergence" in event.step.losses]
+    assert [step.total for step in iterations] == [1000] * 1000
+    assert sum(bool(step.previews) for step in iterations) >= 1
+    result = events[-1].result
+    assert array(result.coordinates).shape == (599, 2)
+    assert result.kl_divergence == iterations[-1].losses["kl_divergence"]
+    assert result.knn_purity > 0.95
+    assert result.trustworthiness > 0.95
+    assert result.silhouette > 0.5
+    assert list(result.labels)[:3] == ["0", "0", "0"]
+    assert result.item_names[0].startswith("0/")
+    assert opened(result.picture).width == 1350
+
+
+def test_components_of_photos_and_where_another_falls(stub, photo: Photo, album_features) -> None:
+    result = embed(stub, dimensions=3, images=[photo("coffee")])[-1].result
+    coordinates, components = array(result.coordinates), array(result.components)
+    features = np.stack([album_features[item] for item in sorted(album_features)])
+    # A copy is an item of its own.
+    assert coordinates.shape == (41, 3)
+    assert len(features) == 41
+    centred = features - features.mean(0)
+    _, values, directions = np.linalg.svd(centred, full_matrices=False)
+    assert list(result.explained_variance_ratio) == pytest.approx(
+        ((values**2) / (values**2).sum())[:3].tolist(), rel=1e-3
+    )
+    assert np.abs((components * directions[:3]).sum(1)) == pytest.approx(np.ones(3), abs=1e-3)
+    np.testing.assert_allclose(array(result.mean), features.mean(0), rtol=1e-2, atol=1e-3)
+    projected = array(result.projected)[0]
+    labels = np.array(result.labels)
+    centres = {label: coordinates[labels == label].mean(0) for label in sorted(set(labels))}
+    assert min(centres, key=lambda label: float(np.linalg.norm(centres[label] - projected))) == "coffee"
+    assert not result.HasField("kl_divergence")
+
+
+def test_an_embedding_stops_within_a_step(stub, data_server, digits: str) -> None:
+    request = activation_pb2.EmbedFeaturesRequest(
+        model="digits-cnn", dataset=digits, method="EMBEDDING_METHOD_TSNE", iterations=10_000
+    )
+    stream = stub.EmbedFeatures(request, timeout=120)
+    job = ""
+    for event in stream:
+        job = job or event.header.job
+        if "kl_divergence" in event.step.losses:
+            break
+    jobs = job_service_pb2_grpc.JobServiceStub(data_server.channel)
+    jobs.CancelJob(job_service_pb2.CancelJobRequest(name=job), timeout=10)
+    with pytest.raises(grpc.RpcError) as cancelled:
+        list(stream)
+    assert cancelled.value.code() is grpc.StatusCode.CANCELLED
+
+
+def test_bad_embeddings(stub, failure, photo: Photo, single: str) -> None:
+    tsne = "EMBEDDING_METHOD_TSNE"
+    cases: list[tuple[dict[str, Any], tuple[Any, ...]]] = [
+        ({"method": tsne, "perplexity": 500}, (INVALID, "perplexity")),
+        ({"method": tsne, "perplexity": 41.5}, (INVALID, "perplexity")),  # 42 items, 41 usable
+        ({"method": tsne, "perplexity": 0}, (INVALID, "perplexity")),
+        ({"method": tsne, "iterations": 10}, (INVALID, "iterations")),
+        ({"method": tsne, "dimensions": 5}, (INVALID, "dimensions")),
+        ({"method": tsne, "images": [photo("coffee")]}, (INVALID, "images")),
+        ({"method": 9}, (INVALID, "method")),
+        ({"dimensions": 42}, (INVALID, "dimensions")),
+        ({"dimensions": -1}, (INVALID, "dimensions")),
+        ({"seed": -1}, (INVALID, "seed")),
+        ({"layer": "nowhere"}, (NOT_FOUND, "layer")),
+        ({"dataset": "nobody"}, (NOT_FOUND, "dataset")),
+        ({"dataset": single}, (INVALID, "dataset")),
+        ({"dataset": single, "method": tsne}, (INVALID, "dataset")),
+    ]
+    for fields, expected in cases:
+        found = failure(lambda fields=fields: embed(stub, **fields))
+        assert found[:2] == expected, (fields, found)
+
+
+def test_a_dataset_without_labels(stub, data_server, photos) -> None:
+    datasets = dataset_pb2_grpc.DatasetServiceStub(data_server.channel)
+
+    def messages():
+        yield dataset_pb2.UploadImagesRequest(header={"dataset_id": "plain"})
+        for name, picture in photos.items():
+            buffer = io.BytesIO()
+            picture.resize((240, 200)).save(buffer, "PNG")
+            yield dataset_pb2.UploadImagesRequest(
+                image={"item_name": f"{name}.png", "image": {"encoded": buffer.getvalue()}}
+            )
+
+    datasets.UploadImages(messages(), timeout=30)
+    result = embed(stub, dataset="plain")[-1].result
+    assert not result.labels
+    assert not result.HasField("silhouette")
+    assert not result.HasField("knn_purity")
+    assert array(result.coordinates).shape == (4, 2)
+    near = neighbors(stub, dataset="plain", items=[0])
+    assert [len(near.results[0].neighbors), near.results[0].neighbors[0].label] == [3, ""]
+    datasets.DeleteDataset(dataset_pb2.DeleteDatasetRequest(name="plain"), timeout=30)

@@ -16,7 +16,7 @@ from endoscope_server.images.preprocessing import ChannelOrder
 from endoscope_server.jobs import JobManager
 from endoscope_server.models import Model, Repository
 from endoscope_server.services import preprocessing, streaming
-from endoscope_server.services.activation import neighbors, patches
+from endoscope_server.services.activation import embedding, neighbors, patches
 from endoscope_server.services.activation.prepared import Prepared
 from endoscope_server.services.calls import Workers, resource_id
 from endoscope_server.services.classes import to_classification
@@ -86,6 +86,12 @@ class ActivationService(activation_pb2_grpc.ActivationServiceServicer):
         """The nearest items; a job of its own, because features may have to be extracted first."""
         prepared = await self._workers.run(lambda: neighbors.prepare(self._surveyor, self._indexes, request))
         return await streaming.complete(self._jobs, prepared.ticket, prepared.start)
+
+    def EmbedFeatures(
+        self, request: activation_pb2.EmbedFeaturesRequest, context: Context
+    ) -> AsyncIterator[activation_pb2.EmbedFeaturesResponse]:
+        """A layout of a dataset's features."""
+        return self._stream(embedding.prepare, request, activation_pb2.EmbedFeaturesResponse)
 
     def FindActivatingPatches(
         self, request: activation_pb2.FindActivatingPatchesRequest, context: Context

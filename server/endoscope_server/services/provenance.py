@@ -24,6 +24,7 @@ _PACKAGES = (
     "pillow",
     "scikit-learn",
     "torch",
+    "umap-learn",
 )
 
 
