@@ -54,7 +54,10 @@ class Convolution(Kernel):
         kept, (engine, shape, other_shape) = saved
         if self.activation is not None:
             gradient = self.activation.backward(gradient, kept[0])
-        first = (engine.backward(gradient[0], shape, partial), True) if needs[0] else None
+        first = None
+        if needs[0]:
+            own = gradient if other_shape is None else summed_to(gradient, engine.form(shape).result)
+            first = engine.backward(own[0], shape, partial), True
         if other_shape is None:
             return (first,)
         return first, summed_to(gradient, other_shape) if needs[1] else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ _LAST = torch.channels_last
 _CONVOLUTIONS: dict[int, Any] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 # With fewer channels most lanes of oneDNN's transposed convolution are idle.
 _FEW_CHANNELS = 4
+_FORMS = 64
 
 
 def fastest(weights: Weights, window: Window, groups: int) -> Engine | None:
@@ -32,7 +34,30 @@ def fastest(weights: Weights, window: Window, groups: int) -> Engine | None:
         return None
     if groups == 1 and window.kernel == (1, 1) and not any(map(any, window.padding((1, 1)))):
         return Pointwise(weights, window, groups)
+    stride = window.strides[0]
+    few = groups == 1 and weights.shape[1] <= _FEW_CHANNELS
+    if few and window.strides == (stride, stride) != (1, 1) and window.dilations == (1, 1):
+        return Phased(weights, window, groups)
     return Packed(weights, window, groups)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What follows from the shape of an input.
+
+    Attributes:
+        shape: Of the input, padded where its two ends differ.
+        pads: What is padded, as torch takes it; empty for nothing.
+        starts: Where the input begins on each spatial axis of the padded one.
+        padding: What is left to the convolution, on both sides of each axis.
+        result: The result's shape.
+    """
+
+    shape: tuple[int, ...]
+    pads: list[int]
+    starts: tuple[int, ...]
+    padding: tuple[int, ...]
+    result: tuple[int, ...]
 
 
 class Engine:
@@ -46,6 +71,7 @@ class Engine:
 
     def __init__(self, weights: Weights, window: Window, groups: int) -> None:
         self.weights, self.window, self.groups = weights, window, groups
+        self._forms: dict[torch.Size, _Form] = {}
 
     def forward(self, x: Tensor, other: Tensor | None, post: onednn.Post | None) -> tuple[Tensor, bool]:
         """The convolution.
@@ -59,19 +85,20 @@ class Engine:
             The result in memory of its own, and whether ``post`` has been applied.
         """
         del post
-        x, padding = self._padded(x)
-        y = _CONVOLUTIONS[len(padding)](
-            x,
+        form = self.form(x.shape)
+        window = self.window
+        y = _CONVOLUTIONS[len(form.padding)](
+            functional.pad(x, form.pads) if form.pads else x,
             self.weights.folded,
             self.weights.bias,
-            self.window.strides,
-            padding,
-            self.window.dilations,
+            window.strides,
+            form.padding,
+            window.dilations,
             self.groups,
         )
         return added(y, other), False
 
-    def backward(self, gradient: Tensor, shape: Sequence[int], partial: Tensor | None) -> Tensor:
+    def backward(self, gradient: Tensor, shape: torch.Size, partial: Tensor | None) -> Tensor:
         """The gradient of the input, in memory of its own.
 
         Args:
@@ -79,38 +106,52 @@ class Engine:
             shape: Of the input.
             partial: What the gradient is added to; may be written into.
         """
-        pads = self.window.padding(shape[2:])
-        padding = symmetric(pads)
-        if padding is not None:
-            return self._backward(gradient, shape, padding, partial)
-        sizes = [size + sum(pair) for size, pair in zip(shape[2:], pads, strict=True)]
-        result = self._backward(gradient, [*shape[:2], *sizes], (0,) * len(pads), None)
-        for axis, (before, _) in enumerate(pads):
-            result = result.narrow(2 + axis, before, shape[2 + axis])
+        form = self.form(shape)
+        if not form.pads:
+            return self._backward(gradient, form, partial)
+        result = self._backward(gradient, form, None)
+        for axis, start in enumerate(form.starts, 2):
+            result = result.narrow(axis, start, shape[axis])
         return added(result, partial)
 
-    def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-        """The input, padded where its ends differ, and the padding that is left to the convolution."""
-        pads = self.window.padding(x.shape[2:])
-        padding = symmetric(pads)
-        if padding is not None:
-            return x, padding
-        return functional.pad(x, for_pad(pads)), (0,) * len(pads)
+    def form(self, shape: torch.Size) -> _Form:
+        """What follows from the shape of an input."""
+        form = self._forms.get(shape)
+        if form is None:
+            if len(self._forms) >= _FORMS:
+                self._forms.clear()
+            form = self._forms[shape] = self._make_form(shape)
+        return form
 
-    def _backward(
-        self, gradient: Tensor, shape: Sequence[int], padding: tuple[int, ...], partial: Tensor | None
-    ) -> Tensor:
-        """The gradient of an input that is padded alike at both ends."""
+    def _make_form(self, shape: torch.Size) -> _Form:
+        window, sizes = self.window, list(shape[2:])
+        pads = window.padding(sizes)
+        padding = symmetric(pads)
+        if padding is None:
+            sizes = [size + before + after for size, (before, after) in zip(sizes, pads, strict=True)]
+            uneven, starts, padding = for_pad(pads), tuple(before for before, _ in pads), (0,) * len(pads)
+        else:
+            uneven, starts = [], (0,) * len(pads)
+        result = [
+            (size + 2 * pad - extent) // stride + 1
+            for size, pad, extent, stride in zip(sizes, padding, window.extents, window.strides, strict=True)
+        ]
+        whole = (*shape[:2], *sizes)
+        return _Form(whole, uneven, starts, padding, (shape[0], self.weights.shape[0], *result))
+
+    def _backward(self, gradient: Tensor, form: _Form, partial: Tensor | None) -> Tensor:
+        """The gradient of the padded input."""
+        window = self.window
         result: Tensor = torch.ops.aten.convolution_backward(
             gradient,
-            gradient.new_empty(1).expand(shape),  # of the input only the shape counts
+            gradient.new_empty(1).expand(form.shape),  # of the input only the shape counts
             self.weights.folded,
             None,
-            self.window.strides,
-            padding,
-            self.window.dilations,
+            window.strides,
+            form.padding,
+            window.dilations,
             False,
-            [0] * len(padding),
+            [0] * len(form.padding),
             self.groups,
             [True, False, False],
         )[0]
@@ -140,16 +181,16 @@ class Pointwise(Engine):
         if other is None:
             y = onednn.linear(rows, self._matrix, self.weights.bias, *(post or onednn.NOTHING))
             return y.permute(0, 3, 1, 2), post is not None
-        if other.shape[1] == self.weights.shape[0] and other.shape[2:] == x.shape[2:]:
-            other = other.permute(0, 2, 3, 1)
-            if other.is_contiguous() and other.shape[0] == x.shape[0]:
-                y = onednn.linear_binary(rows, other, self._matrix, self.weights.bias, "add")
+        fits = other.dim() == 4 and other.shape[1] == self.weights.shape[0]
+        if fits and other.shape[0] == x.shape[0] and other.shape[2:] == x.shape[2:]:
+            added_rows = other.permute(0, 2, 3, 1)
+            if added_rows.is_contiguous():
+                y = onednn.linear_binary(rows, added_rows, self._matrix, self.weights.bias, "add")
                 return y.permute(0, 3, 1, 2), False
-            other = other.permute(0, 3, 1, 2)
         y = onednn.linear(rows, self._matrix, self.weights.bias, *onednn.NOTHING)
         return added(y.permute(0, 3, 1, 2), other), False
 
-    def backward(self, gradient: Tensor, shape: Sequence[int], partial: Tensor | None) -> Tensor:
+    def backward(self, gradient: Tensor, shape: torch.Size, partial: Tensor | None) -> Tensor:
         """See :meth:`Engine.backward`."""
         rows = gradient.contiguous(memory_format=_LAST).permute(0, 2, 3, 1)
         if self._steps is None and partial is not None:
@@ -161,7 +202,7 @@ class Pointwise(Engine):
         if self._steps is None:
             return added(y, partial)
         if partial is None:
-            partial = torch.empty(tuple(shape), dtype=y.dtype, memory_format=_LAST).zero_()
+            partial = torch.empty(shape, dtype=y.dtype, memory_format=_LAST).zero_()
         partial[:, :, :: self._steps[0], :: self._steps[1]].add_(y)
         return partial
 
@@ -171,141 +212,126 @@ class Packed(Engine):
 
     def __init__(self, weights: Weights, window: Window, groups: int) -> None:
         super().__init__(weights, window, groups)
+        self._options = (window.strides, window.dilations, groups)
         self._weight: Tensor | None = None
-        self._turned: tuple[Any, ...] | None = None
+        self._turned: Tensor | None = None
+        self._unstrided = window.strides == (1, 1)
+        self._lasts = [extent - 1 for extent in window.extents]
 
     def forward(self, x: Tensor, other: Tensor | None, post: onednn.Post | None) -> tuple[Tensor, bool]:
         """See :meth:`Engine.forward`."""
-        x, padding = self._padded(x)
-        window, groups, bias = self.window, self.groups, self.weights.bias
+        form = self.form(x.shape)
+        padding, bias, options = form.padding, self.weights.bias, self._options
+        if form.pads:
+            x = functional.pad(x, form.pads)
         weight = self._weight
         if weight is None:
-            weight = self._weight = onednn.pack(
-                self.weights.fold(), padding, window.strides, window.dilations, groups, list(x.shape)
-            )
-        options = (weight, bias, padding, window.strides, window.dilations, groups)
+            weight = self._weight = onednn.pack(self.weights.fold(), padding, *options, form.shape)
         if other is None:
-            return onednn.convolution(x, *options, *(post or onednn.NOTHING)), post is not None
-        if other.is_contiguous(memory_format=_LAST) and self._fits(other, x, padding):
-            rectify = post is not None and post[0] == "relu"
+            return onednn.convolution(
+                x, weight, bias, padding, *options, *(post or onednn.NOTHING)
+            ), post is not None
+        if other.shape == form.result and other.is_contiguous(memory_format=_LAST):
+            end = "relu" if post is not None and post[0] == "relu" else None
             y = onednn.convolution_binary(
-                x, other, *options, "add", 1.0, "relu" if rectify else None, [], None
+                x, other, weight, bias, padding, *options, "add", 1.0, end, [], None
             )
-            return y, rectify
-        return added(onednn.convolution(x, *options, *onednn.NOTHING), other), False
+            return y, end is not None
+        y = onednn.convolution(x, weight, bias, padding, *options, *onednn.NOTHING)
+        return added(y, other), False
 
-    def _fits(self, other: Tensor, x: Tensor, padding: tuple[int, ...]) -> bool:
-        """Whether ``other`` has the result's shape."""
-        sizes = [
-            (size + 2 * pad - extent) // stride + 1
-            for size, pad, extent, stride in zip(
-                x.shape[2:], padding, self.window.extents, self.window.strides, strict=True
-            )
-        ]
-        return other.shape == (x.shape[0], self.weights.shape[0], *sizes)
+    def _backward(self, gradient: Tensor, form: _Form, partial: Tensor | None) -> Tensor:
+        if self._unstrided:
+            rest = [last - pad for last, pad in zip(self._lasts, form.padding, strict=True)]
+            if min(rest) >= 0:
+                return self._by_convolution(gradient, form, rest, partial)
+        return added(self._by_transposition(gradient, form), partial)
 
-    def _backward(
-        self, gradient: Tensor, shape: Sequence[int], padding: tuple[int, ...], partial: Tensor | None
+    def _by_convolution(
+        self, gradient: Tensor, form: _Form, padding: list[int], partial: Tensor | None
     ) -> Tensor:
-        window = self.window
-        rest = [extent - 1 - pad for extent, pad in zip(window.extents, padding, strict=True)]
-        if window.strides == (1, 1) and min(rest) >= 0:
-            return self._by_convolution(gradient, rest, partial)
-        stride = window.strides[0]
-        if (
-            self.groups == 1
-            and self.weights.shape[1] <= _FEW_CHANNELS
-            and window.strides == (stride, stride)
-            and window.dilations == (1, 1)
-        ):
-            return added(self._by_phases(gradient, shape, padding, stride), partial)
-        return added(self._by_transposition(gradient, shape, padding), partial)
-
-    def _by_convolution(self, gradient: Tensor, padding: list[int], partial: Tensor | None) -> Tensor:
         """Stride 1: the gradient convolved with the kernel turned round."""
-        window, groups = self.window, self.groups
-        if self._turned is None:
+        groups, options = self.groups, self._options
+        turned = self._turned
+        if turned is None:
             out, into, *kernel = self.weights.shape
-            weight = self.weights.fold().flip(2, 3)
-            weight = weight.view(groups, out // groups, into, *kernel).transpose(1, 2)
-            weight = weight.reshape(groups * into, out // groups, *kernel)
-            packed = onednn.pack(weight, padding, (1, 1), window.dilations, groups, list(gradient.shape))
-            self._turned = (packed,)
-        options = (self._turned[0], None, padding, (1, 1), window.dilations, groups)
+            weight = self.weights.fold().flip(2, 3).view(groups, out // groups, into, *kernel)
+            weight = weight.transpose(1, 2).reshape(groups * into, out // groups, *kernel)
+            turned = self._turned = onednn.pack(weight, padding, *options, form.result)
         if partial is not None and partial.is_contiguous(memory_format=_LAST):
-            onednn.convolution_binary_(partial, gradient, *options, "add", 1.0, None, [], None)
+            onednn.convolution_binary_(
+                partial, gradient, turned, None, padding, *options, "add", 1.0, None, [], None
+            )
             return partial
-        return added(onednn.convolution(gradient, *options, *onednn.NOTHING), partial)
+        result = onednn.convolution(gradient, turned, None, padding, *options, *onednn.NOTHING)
+        return added(result, partial)
 
-    def _by_transposition(self, gradient: Tensor, shape: Sequence[int], padding: tuple[int, ...]) -> Tensor:
-        window = self.window
+    def _by_transposition(self, gradient: Tensor, form: _Form) -> Tensor:
+        """Any stride."""
         extra = [
-            size - ((count - 1) * stride - 2 * pad + extent)
-            for size, count, stride, pad, extent in zip(
-                shape[2:], gradient.shape[2:], window.strides, padding, window.extents, strict=True
+            size - ((count - 1) * stride - 2 * pad + last + 1)
+            for size, count, stride, pad, last in zip(
+                form.shape[2:], form.result[2:], self.window.strides, form.padding, self._lasts, strict=True
             )
         ]
         if self._turned is None:
-            packed = onednn.pack_transposed(
-                self.weights.fold(),
-                padding,
-                extra,
-                window.strides,
-                window.dilations,
-                self.groups,
-                list(gradient.shape),
+            self._turned = onednn.pack_transposed(
+                self.weights.fold(), form.padding, extra, *self._options, form.result
             )
-            self._turned = (packed,)
-        return onednn.transposed(
-            gradient,
-            self._turned[0],
-            None,
-            padding,
-            extra,
-            window.strides,
-            window.dilations,
-            self.groups,
-            *onednn.NOTHING,
+        result: Tensor = onednn.transposed(
+            gradient, self._turned, None, form.padding, extra, *self._options, *onednn.NOTHING
         )
+        return result
 
-    def _by_phases(
-        self, gradient: Tensor, shape: Sequence[int], padding: tuple[int, ...], stride: int
-    ) -> Tensor:
-        """One convolution for all phases, which are the places of the input modulo the stride.
 
-        Row ``stride * i + a`` of the input meets row ``i + m`` of the gradient through row
-        ``a + padding - stride * m`` of the kernel: for all ``a`` together that is a convolution without
-        stride, to ``stride`` times ``stride`` as many channels.
-        """
-        if self._turned is None:
-            self._turned = self._pack_phases(gradient, padding, stride)
-        packed, firsts, kernel = self._turned
-        counts = [-(-size // stride) for size in shape[2:]]
-        pads = [
-            (-first, count - size + first + extent - 1)
-            for first, count, size, extent in zip(firsts, counts, gradient.shape[2:], kernel, strict=True)
-        ]
-        around = [max(0, *pair) for pair in pads]
-        y = onednn.convolution(gradient, packed, None, around, (1, 1), (1, 1), 1, *onednn.NOTHING)
-        for axis, count in enumerate(counts):
-            y = y.narrow(2 + axis, around[axis] - pads[axis][0], count)
-        return functional.pixel_shuffle(y, stride)[:, :, : shape[2], : shape[3]]
+class Phased(Packed):
+    """Strided convolutions of few channels, as a network's first one.
 
-    def _pack_phases(
-        self, gradient: Tensor, padding: tuple[int, ...], stride: int
-    ) -> tuple[Tensor, list[int], tuple[int, ...]]:
-        """The weight of :meth:`_by_phases`, its first ``m`` on each axis, and its kernel's size."""
-        firsts, places = [], []
-        for size, pad in zip(self.window.kernel, padding, strict=True):
+    One convolution computes the gradient for all phases, which are the places of the input modulo the stride.
+    Row ``stride * i + a`` of the input meets row ``i + m`` of the result through row
+    ``a + padding - stride * m`` of the kernel: for all ``a`` together that is a convolution without stride, to
+    ``stride`` times ``stride`` as many channels.
+    """
+
+    def __init__(self, weights: Weights, window: Window, groups: int) -> None:
+        super().__init__(weights, window, groups)
+        self._by_padding: dict[tuple[int, ...], Tensor] = {}
+
+    def _backward(self, gradient: Tensor, form: _Form, partial: Tensor | None) -> Tensor:
+        stride = self.window.strides[0]
+        firsts, kernel = [], []
+        for size, pad in zip(self.window.kernel, form.padding, strict=True):
             first, last = -((size - 1 - pad) // stride), (stride - 1 + pad) // stride
-            steps = torch.arange(first, last + 1)
-            places.append(torch.arange(stride).view(-1, 1) + pad - stride * steps)  # phase x step
             firsts.append(first)
-        rows, columns = places[0][:, :, None, None], places[1]
+            kernel.append(last - first + 1)
+        counts = [-(-size // stride) for size in form.shape[2:]]
+        around = [
+            max(0, -first, count - size + first + steps - 1)
+            for first, count, size, steps in zip(firsts, counts, form.result[2:], kernel, strict=True)
+        ]
+        weight = self._by_padding.get(form.padding)
+        if weight is None:
+            weight = self._phases(form.padding, firsts, kernel)
+            weight = onednn.pack(weight, around, (1, 1), (1, 1), 1, form.result)
+            self._by_padding[form.padding] = weight
+        y = onednn.convolution(gradient, weight, None, around, (1, 1), (1, 1), 1, *onednn.NOTHING)
+        for axis, (count, first, pad) in enumerate(zip(counts, firsts, around, strict=True), 2):
+            y = y.narrow(axis, pad + first, count)
+        batch, channels, height, width = form.shape
+        y = y.permute(0, 2, 3, 1).unflatten(3, (stride, stride, channels)).transpose(2, 3)
+        y = y.reshape(batch, counts[0] * stride, counts[1] * stride, channels).permute(0, 3, 1, 2)
+        return added(y[:, :, :height, :width], partial)
+
+    def _phases(self, padding: Sequence[int], firsts: Sequence[int], kernel: Sequence[int]) -> Tensor:
+        """The weight: row phase, column phase and channel as one axis, then output channel, and steps."""
+        stride = self.window.strides[0]
+        phases = torch.arange(stride).view(-1, 1)
+        rows, columns = (
+            phases + pad - stride * torch.arange(first, first + steps)
+            for pad, first, steps in zip(padding, firsts, kernel, strict=True)
+        )
+        rows = rows[:, :, None, None]
         height, width = self.window.kernel
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         weight = self.weights.fold()[:, :, rows.clamp(0, height - 1), columns.clamp(0, width - 1)] * inside
-        # output channel, channel, phase, step, phase, step
-        weight = weight.permute(1, 2, 4, 0, 3, 5).flatten(0, 2).contiguous()
-        packed = onednn.pack(weight, (0, 0), (1, 1), (1, 1), 1, list(gradient.shape))
-        return packed, firsts, tuple(weight.shape[2:])
+        return weight.permute(2, 4, 1, 0, 3, 5).flatten(0, 2).contiguous()
