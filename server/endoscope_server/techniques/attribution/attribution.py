@@ -50,7 +50,7 @@ class Method(enum.Enum):
     OCCLUSION = "occlusion"
 
 
-_WAYS: Mapping[Method, Way] = {
+WAYS: Mapping[Method, Way] = {
     Method.GRADIENT: GRADIENT,
     Method.GRADIENT_X_INPUT: GRADIENT_X_INPUT,
     Method.SMOOTHGRAD: SMOOTHGRAD,
@@ -184,8 +184,8 @@ def with_defaults(subject: Subject, parameters: AttributionParameters) -> Attrib
 
 def total_steps(subject: Subject, parameters: AttributionParameters) -> int:
     """How many batches all methods and their scores take."""
-    question = _question(subject, parameters)
-    return sum(_WAYS[method].batches(question) + 2 * CURVE_BATCHES for method in parameters.methods)
+    question = question_of(subject, parameters)
+    return sum(WAYS[method].batches(question) + 2 * CURVE_BATCHES for method in parameters.methods)
 
 
 def attribute(
@@ -201,12 +201,12 @@ def attribute(
         InvalidInput: for a Grad-CAM layer that the score does not depend on.
         PreconditionFailed: for guided backpropagation or the deconvnet on a model without rectifiers.
     """
-    question = _question(subject, parameters)
+    question = question_of(subject, parameters)
     total, index = total_steps(subject, parameters), 0
     pixels = _eight_bit(parameters)[0]
     items = []
     for method in parameters.methods:
-        work = _WAYS[method].run(question)
+        work = WAYS[method].run(question)
         while True:
             try:
                 score = next(work)
@@ -234,7 +234,8 @@ def attribute(
     return Attributions(tuple(items), score_found)
 
 
-def _question(subject: Subject, parameters: AttributionParameters) -> Question:
+def question_of(subject: Subject, parameters: AttributionParameters) -> Question:
+    """What the methods are asked, of parameters as :func:`with_defaults` gives them."""
     image = torch.from_numpy(_eight_bit(parameters).astype(np.float32) / np.float32(255))
     return Question(
         subject,
