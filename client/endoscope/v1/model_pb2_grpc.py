@@ -120,7 +120,8 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyModel(self, request, context):
-        """Makes the parity certificate anew: every value, mirror against ONNX Runtime.
+        """Makes the parity certificate anew: every value, mirror against ONNX Runtime. It is kept with the
+        model unless another tolerance than the default was asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

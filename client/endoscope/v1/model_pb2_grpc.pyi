@@ -48,7 +48,9 @@ class ModelServiceStub:
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.DeleteModelRequest, _model_pb2.DeleteModelResponse]
     """Deletes an uploaded model from disk."""
     VerifyModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.VerifyModelRequest, _model_pb2.VerifyModelResponse]
-    """Makes the parity certificate anew: every value, mirror against ONNX Runtime."""
+    """Makes the parity certificate anew: every value, mirror against ONNX Runtime. It is kept with the
+    model unless another tolerance than the default was asked for.
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -70,7 +72,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     DeleteModel: _aio.UnaryUnaryMultiCallable[_model_pb2.DeleteModelRequest, _model_pb2.DeleteModelResponse]  # type: ignore[assignment]
     """Deletes an uploaded model from disk."""
     VerifyModel: _aio.UnaryUnaryMultiCallable[_model_pb2.VerifyModelRequest, _model_pb2.VerifyModelResponse]  # type: ignore[assignment]
-    """Makes the parity certificate anew: every value, mirror against ONNX Runtime."""
+    """Makes the parity certificate anew: every value, mirror against ONNX Runtime. It is kept with the
+    model unless another tolerance than the default was asked for.
+    """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Brings models in, describes them, and proves that both engines agree on them."""
@@ -131,6 +135,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.VerifyModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.VerifyModelResponse, _abc.Awaitable[_model_pb2.VerifyModelResponse]]:
-        """Makes the parity certificate anew: every value, mirror against ONNX Runtime."""
+        """Makes the parity certificate anew: every value, mirror against ONNX Runtime. It is kept with the
+        model unless another tolerance than the default was asked for.
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,7 +11,7 @@ import dataclasses
 import enum
 import hashlib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -255,21 +255,18 @@ def _told_one(field: Field, value: Any) -> Any:
     if _is_list(descriptor):
         return {descriptor.fields[0].name: [_told_one(descriptor.fields[0], item) for item in value]}
     if "kind" not in descriptor.oneofs_by_name:
-        return _told_fields(descriptor, value)
-    chosen = next(
-        choice
-        for choice in descriptor.oneofs_by_name["kind"].fields
-        if isinstance(value, _kind(choice.message_type.name))
-    )
-    beside = {name: told for name, told in _told_fields(descriptor, value).items() if told is not None}
-    return {chosen.name: _told_fields(chosen.message_type, value), **beside}
+        return _told_fields(descriptor.fields, value)
+    choices = descriptor.oneofs_by_name["kind"].fields
+    chosen = next(choice for choice in choices if isinstance(value, _kind(choice.message_type.name)))
+    # An attribute of the chosen dataclass may bear the name of another choice, and is not that choice.
+    names = {choice.name for choice in choices}
+    beside = [field for field in descriptor.fields if field.name not in names]
+    return {chosen.name: _told_fields(chosen.message_type.fields, value), **_told_fields(beside, value)}
 
 
-def _told_fields(descriptor: Descriptor, value: Any) -> dict[str, Any]:
+def _told_fields(fields: Iterable[Field], value: Any) -> dict[str, Any]:
     told = {
-        field.name: _told(field, getattr(value, field.name))
-        for field in descriptor.fields
-        if hasattr(value, field.name)
+        field.name: _told(field, getattr(value, field.name)) for field in fields if hasattr(value, field.name)
     }
     return {name: item for name, item in told.items() if item is not None}
 
