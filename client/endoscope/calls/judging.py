@@ -15,7 +15,17 @@ from endoscope.v1 import gradient_pb2, gradient_pb2_grpc
 _STUB = gradient_pb2_grpc.GradientServiceStub
 
 Attack: TypeAlias = Literal[
-    "fgsm", "ifgsm", "pgd", "mifgsm", "deepfool", "carlini_wagner", "apgd_ce", "apgd_dlr", "fab", "square"
+    "fgsm",
+    "ifgsm",
+    "pgd",
+    "mifgsm",
+    "deepfool",
+    "carlini_wagner",
+    "apgd_ce",
+    "apgd_dlr",
+    "apgd_targeted",
+    "fab",
+    "square",
 ]
 AttributionMethod: TypeAlias = Literal[
     "gradient",
@@ -61,12 +71,12 @@ def create_adversarial(
             for attacks that seek the smallest change.
         steps: 1 to 100000. Default: the method's own.
         step_size: In [0, 1] pixel units. Default: the method's own.
-        restarts: Random restarts, 1 to 100. Default: 1.
+        restarts: Random restarts, 1 to 100. Default: 1; 9 for targeted Auto-PGD.
         targets: The classes that the model is to see, one for each picture or one for all. Default: any but
             the true one.
         true_classes: One for each picture. Default: what the model sees.
         early_stop: True: each picture stops as soon as it fools the model.
-        confidence: Carlini-Wagner's margin between logits, 0 or more.
+        confidence: The margin between logits at which a picture counts as fooling, 0 or more.
         seed: Seed of all random numbers, 0 or more.
         preprocessing: Overrides the model's own, field by field.
         image_format: Of the results; the attack is judged on the decoded file. Default: PNG.
@@ -116,7 +126,7 @@ def create_fooling_image(
     Args:
         model: ``models/{model}``, or the last part alone.
         classes: The classes that the model is to be sure of, at most 64.
-        method: Gradient ascent, or evolution of a pattern-producing network. Default: gradient.
+        method: Gradient ascent, or evolution of pattern-producing networks. Default: gradient.
         confidence: At which to stop, in (0, 1). Default: 0.996.
         steps: The most steps or generations, 1 to 100000. Default: the method's own.
         image: The picture to start from (gradient only). Default: noise.

@@ -126,6 +126,8 @@ def delete_model(name: str) -> Unary[None]:
 def verify_model(name: str, *, tolerance: float | None = None, seed: int = 0) -> Unary[ParityCertificate]:
     """Make the parity certificate anew: every value of the graph, mirror against ONNX Runtime.
 
+    The model keeps it, unless another tolerance than the default was asked for.
+
     Args:
         name: ``models/{model}``, or the last part alone.
         tolerance: The largest relative difference that is accepted, positive. Default: 0.001.

@@ -60,6 +60,7 @@ class Fraction(click.ParamType[float]):
     click.option(
         "--true-class", "true_classes", multiple=True, help="One for each picture. Default: what is seen."
     ),
+    click.option("--confidence", type=float, default=0.0, help="The margin between logits. Default: 0."),
     click.option("--early-stop", is_flag=True, help="Stop as soon as a picture fools the model."),
     SEED,
     json_option("--preprocessing", "Overrides the model's own, field by field."),

@@ -37,7 +37,7 @@ def verify(session: Session, model: str, tolerance: float | None, seed: int, who
     """Compare every value of MODEL's graph between both engines.
 
     MODEL is an .onnx file, which is sent to the server under a name of its own and deleted again, or the name
-    of a model that the server has; that model keeps the new certificate. Without parity the exit code is 1.
+    of a model that the server has. Without parity the exit code is 1.
     """
     with _served(session, model) as name:
         certificate = session.client.verify_model(name, tolerance=tolerance, seed=seed)

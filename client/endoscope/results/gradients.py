@@ -250,6 +250,8 @@ class Attribution:
             gradients); None for other methods.
         deletion: Area under the probability as the most important pixels are taken away; lower is better.
         insertion: Area under the probability as they are put back; higher is better.
+        deletion_curve: The probability at equal steps from none to all of the pixels taken away.
+        insertion_curve: The probability at equal steps from none to all of the pixels put back.
     """
 
     method: str
@@ -258,6 +260,8 @@ class Attribution:
     completeness_error: float | None
     deletion: float
     insertion: float
+    deletion_curve: tuple[float, ...]
+    insertion_curve: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
