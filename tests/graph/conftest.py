@@ -31,7 +31,7 @@ def batch(photos: dict[str, Image.Image]) -> np.ndarray:
 def variant(
     lite0_path: Path, batch: np.ndarray, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
-    """A function that makes a variant of lite0 once: opset9, opset13, opset17, external, qdq, fp16."""
+    """A function that makes a variant of lite0 once: opset9, opset13, opset17, external, qdq, fp16, fixed."""
     folder = tmp_path_factory.mktemp("variants")
 
     def make(name: str) -> Path:
@@ -47,6 +47,12 @@ def variant(
             from onnxruntime.transformers.float16 import convert_float_to_float16
 
             onnx.save(convert_float_to_float16(onnx.load(lite0_path), keep_io_types=False), path)
+        elif name == "fixed":
+            model = onnx.load(lite0_path)
+            del model.graph.value_info[:]
+            for axis in (2, 3):
+                model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 224
+            onnx.save(model, path)
         elif name == "qdq":
             _quantize(lite0_path, path, batch)
         return path

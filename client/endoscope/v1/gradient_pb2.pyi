@@ -684,7 +684,7 @@ class InvertRepresentationRequest(_message.Message):
     model: _builtins.str
     """Required. `models/{model}`."""
     steps: _builtins.int
-    """Optional. Steps for each layer, 1 to 100000. Default: 800."""
+    """Optional. Steps for each layer, 1 to 100000. Default: 1200."""
     seed: _builtins.int
     """Optional. Seed of all random numbers. Default: 0."""
     image_format: _image_pb2.ImageFormat.ValueType

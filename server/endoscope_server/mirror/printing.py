@@ -1,8 +1,8 @@
 """The mirror as readable torch code, with ONNX's names.
 
 The code is not what the mirror runs, which fuses and folds, but what it means; it runs, and gives the same
-values: ``Model(mirror)`` takes the weights from a mirror, and asks it for operators that are no single line of
-torch.
+values: ``Model(mirror)`` takes the weights from a mirror, and asks it for operators that are no single line
+of torch.
 """
 
 from __future__ import annotations

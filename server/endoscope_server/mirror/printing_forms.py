@@ -311,4 +311,6 @@ def _split(node: Node, terms: Terms) -> str | None:
 def _cast(node: Node, terms: Terms) -> str | None:
     plain = (*_FLOATS, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
     target = node.attribute("to")
-    return f"{terms[0]}.to({TORCH_TYPES[target]})" if target in plain and node.input_type(0) in plain else None
+    if target in plain and node.input_type(0) in plain:
+        return f"{terms[0]}.to({TORCH_TYPES[target]})"
+    return None

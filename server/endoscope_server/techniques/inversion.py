@@ -30,7 +30,7 @@ from endoscope_server.techniques.parts.subject import Subject, to_8_bit, to_floa
 ALL_LAYERS = "*"
 MAX_REFERENCES = 64
 
-_TOTAL_VARIATION = 1e-5
+_TOTAL_VARIATION = 6e-6
 _ALPHA_NORM = 1e-8
 _FULL_DEPTH = 0.1
 """From this share of the model's layers on the regularisers have their full weight."""
@@ -61,7 +61,7 @@ class InversionParameters:
 
     image: NDArray[np.float32]
     layers: tuple[str, ...]
-    steps: int = 800
+    steps: int = 1200
     seed: int = 0
     regularizers: Regularizers | None = None
     parameterization: Parameterization = field(default_factory=PixelParameterization)

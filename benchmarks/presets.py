@@ -1,0 +1,108 @@
+"""Presets of VisualizeClass, judged by a network that never saw the pictures.
+
+A picture that only its own network recognises is noise. Pictures of 20 classes are made with
+EfficientNet-Lite0 and shown, as 8-bit files, to EfficientNet-Lite1: ``python benchmarks/presets.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import endoscope_zoo
+from endoscope_server.graph import Fidelity, Graph, Sessions
+from endoscope_server.images.encoding import from_array
+from endoscope_server.images.preprocessing import Preprocessing
+from endoscope_server.images.tiles import tile
+from endoscope_server.mirror import from_onnx
+from endoscope_server.techniques.class_visualization import (
+    PRESETS,
+    ClassVisualization,
+    ClassVisualizationParameters,
+    visualize_class,
+)
+from endoscope_server.techniques.parts.subject import Subject
+
+CLASSES = tuple(range(0, 1000, 50))
+BATCH = 10
+LITE = {"scale": 255.0, "mean": (127.0,) * 3, "std": (128.0,) * 3}
+
+
+def subject(folder: Path) -> Subject:
+    """EfficientNet-Lite0."""
+    graph = Graph.from_file(model("efficientnet-lite0", folder))
+    judge = Sessions(graph, fidelity=Fidelity.FAST)
+    return Subject(
+        graph, from_onnx(graph), judge.run, "input", Preprocessing(224, 224, **LITE), torch.device("cpu")
+    )
+
+
+def model(name: str, folder: Path) -> Path:
+    """A model of the zoo, exported if it was not."""
+    path = folder / f"{name}.onnx"
+    return path if path.is_file() else endoscope_zoo.get(name).export(folder)
+
+
+class Stranger:
+    """EfficientNet-Lite1, which sees the pictures for the first time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._sessions = Sessions(Graph.from_file(model("efficientnet-lite1", folder)))
+        self._preprocessing = replace(Preprocessing(240, 240, **LITE), crop_fraction=1.0)
+
+    def rank(self, picture: Image.Image, wanted: int) -> int:
+        """The place of a class among the scores of a picture, from 1."""
+        values = self._preprocessing.prepare(picture)
+        logits = self._sessions.run({"input": values}, ["logits"])["logits"][0]
+        return 1 + int((logits > logits[wanted]).sum())
+
+
+def make(own: Subject, fields: dict[str, Any], classes: tuple[int, ...]) -> ClassVisualization:
+    """The pictures of some classes."""
+    work = visualize_class(own, ClassVisualizationParameters(classes=classes, **fields))
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            return stop.value
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--presets", nargs="*", default=list(PRESETS))
+    parser.add_argument("--models", type=Path, default=Path(".cache/zoo"))
+    parser.add_argument("--out", type=Path, help="folder for a sheet of each preset's pictures")
+    arguments = parser.parse_args()
+    own, stranger = subject(arguments.models), Stranger(arguments.models)
+    print("| preset | above 0.99 in Lite0 | top 1 in Lite1 | top 5 in Lite1 | seconds a picture |")
+    print("|---|---|---|---|---|")
+    for name in arguments.presets:
+        began = time.perf_counter()
+        found = [
+            make(own, dict(PRESETS[name]), CLASSES[start : start + BATCH])
+            for start in range(0, len(CLASSES), BATCH)
+        ]
+        seconds = (time.perf_counter() - began) / len(CLASSES)
+        pictures = np.concatenate([item.pictures for item in found])
+        sure = sum(score.probability > 0.99 for item in found for score in item.scores)
+        ranks = [
+            stranger.rank(from_array(pixels), wanted)
+            for pixels, wanted in zip(pictures, CLASSES, strict=True)
+        ]
+        top1, top5 = sum(rank == 1 for rank in ranks), sum(rank <= 5 for rank in ranks)
+        print(f"| {name} | {sure} of 20 | {top1} of 20 | {top5} of 20 | {seconds:.1f} |", flush=True)
+        if arguments.out:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            tile(pictures.astype(np.float32) / 255, 5).save(arguments.out / f"preset_{name}.png")
+
+
+if __name__ == "__main__":
+    main()
