@@ -17,15 +17,16 @@ class Cache:
     def __init__(self) -> None:
         self._kernels: dict[Any, tuple[Kernel, Any]] = {}
 
-    def get(self, nodes: Sequence[Node], constants: Sequence[Any], make: Callable[[], K]) -> K:
+    def get(self, nodes: Sequence[Node], constants: Sequence[Any], make: Callable[[], K], part: int = 0) -> K:
         """The kernel for some nodes, made if there is none.
 
         Args:
             nodes: The graph's own nodes.
             constants: Everything that it depends on beside them.
             make: Makes it.
+            part: Which of several kernels for the same nodes.
         """
-        key = (tuple(map(id, nodes)), tuple(map(id, constants)))
+        key = (tuple(map(id, nodes)), tuple(map(id, constants)), part)
         if key not in self._kernels:
             # What the key names by its address must live as long as the key.
             self._kernels[key] = make(), (tuple(nodes), tuple(constants))

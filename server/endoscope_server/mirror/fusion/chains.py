@@ -213,7 +213,7 @@ def _product(neighbours: Neighbours, cache: Cache, step: Step) -> list[Step]:
 
 def _rest(neighbours: Neighbours, cache: Cache, step: Step) -> list[Step]:
     if neighbours.is_open(step, "Add") and neighbours.is_float(step):
-        if len(step.inputs) != 2 or any(name in neighbours.constants for name in step.inputs):
+        if len(step.inputs) != 2 or all(name in neighbours.constants for name in step.inputs):
             return []
         chain = _Chain([step], 0, 0)
         chain.activate(neighbours)

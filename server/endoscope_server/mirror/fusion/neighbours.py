@@ -30,7 +30,7 @@ class Neighbours:
     def __init__(
         self, steps: Sequence[Step], wanted: Set[str], constants: Mapping[str, Value], fixed: Collection[Step]
     ) -> None:
-        self._steps: dict[int, Step] = dict(enumerate(steps))
+        self._steps: dict[float, Step] = dict(enumerate(steps))
         self._positions = {step: position for position, step in self._steps.items()}
         self._wanted, self.constants, self._fixed = wanted, constants, set(fixed)
         self._readings = Counter(name for step in steps for name in step.inputs if name)
@@ -94,6 +94,24 @@ class Neighbours:
         if len(step.inputs) != 2 or name not in step.inputs or step.inputs[0] == step.inputs[1]:
             return None
         return step.inputs[1] if step.inputs[0] == name else step.inputs[0]
+
+    def divide(self, step: Step, kernels: Mapping[str, Kernel], name: str) -> None:
+        """Puts several steps in the place of one.
+
+        Args:
+            step: The step.
+            kernels: What is called for each of its outputs, by name.
+            name: The argument of them all.
+        """
+        position = self._positions.pop(step)
+        del self._steps[position]
+        self._readings.subtract(name for name in step.inputs if name)
+        for index, (output, kernel) in enumerate(kernels.items()):
+            part = Step(step.nodes, kernel, (name,), (output,))
+            place = position + index / len(kernels)
+            self._steps[place], self._positions[part] = part, place
+            self._writers[output] = self._readers[name] = part
+            self._readings[name] += 1
 
     def join(self, joined: Sequence[Step], kernel: Kernel, inputs: Sequence[str]) -> Step:
         """Puts one step in the place of several, at the last one's; its output is the last one's first.

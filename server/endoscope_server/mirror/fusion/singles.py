@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from endoscope_server.mirror.fusion.cache import Cache
 from endoscope_server.mirror.fusion.neighbours import Neighbours
 from endoscope_server.mirror.kernels import Kernel
 from endoscope_server.mirror.kernels.elementwise import Product
-from endoscope_server.mirror.kernels.layout import Concatenation, Permutation, Reshaping
+from endoscope_server.mirror.kernels.layout import Concatenation, Permutation, Reshaping, Selection
 from endoscope_server.mirror.kernels.linear import MatrixProduct
 from endoscope_server.mirror.kernels.normalization import LayerNormalization, Softmax
 from endoscope_server.mirror.kernels.pooling import AveragePool, MaxPool, Mean
@@ -27,7 +29,9 @@ def join(neighbours: Neighbours, cache: Cache) -> None:
     for step in neighbours.steps:
         if not neighbours.is_open(step, *_ALL) or not neighbours.is_float(step):
             continue
-        if step.nodes[0].op_type in _JOINING:
+        if step.nodes[0].op_type == "Split":
+            _split(neighbours, cache, step)
+        elif step.nodes[0].op_type in _JOINING:
             _join_varying(neighbours, cache, step)
         else:
             _join_first(neighbours, cache, step)
@@ -48,12 +52,29 @@ def _join_first(neighbours: Neighbours, cache: Cache, step: Step) -> None:
 
 
 def _join_varying(neighbours: Neighbours, cache: Cache, step: Step) -> None:
-    """Kernels of several inputs, none of them constant."""
-    if any(not name or name in neighbours.constants for name in step.inputs):
+    """Kernels of several inputs."""
+    if not all(step.inputs) or all(name in neighbours.constants for name in step.inputs):
         return
     made = _JOINING[step.nodes[0].op_type](neighbours.node(step), step.function)
     if made is not None:
         neighbours.join([step], cache.get(step.nodes, [], lambda: made), step.inputs)
+
+
+def _split(neighbours: Neighbours, cache: Cache, step: Step) -> None:
+    """A kernel for each part, so that each can go its own way."""
+    rest = [neighbours.constants.get(name) for name in step.inputs[1:]]
+    if step.inputs[0] in neighbours.constants or any(value is None for value in rest):
+        return
+
+    def part(index: int) -> Selection:
+        return Selection(lambda x: step.function(x, *rest)[index])
+
+    parts = {
+        name: cache.get(step.nodes, [step.function, *rest], functools.partial(part, index), index)
+        for index, name in enumerate(step.outputs)
+        if name
+    }
+    neighbours.divide(step, parts, step.inputs[0])
 
 
 def _max_pool(node: Node, _: Function) -> Kernel | None:
@@ -105,6 +126,21 @@ def _transpose(node: Node, _: Function) -> Kernel | None:
     return Permutation(axes) if axes else None
 
 
+def _slice(node: Node, function: Function) -> Kernel | None:
+    steps = node.ints(4)
+    if steps is not None and min(steps) < 0:
+        return None
+    rest = [node.known(index) for index in range(1, len(node.inputs))]
+    return Selection(lambda x: function(x, *rest))
+
+
+def _gather(node: Node, _: Function) -> Kernel | None:
+    index, axis = node.known(1), node.attribute("axis", 0)
+    if not isinstance(index, Tensor) or index.dim() != 0:
+        return None
+    return Selection(functools.partial(torch.select, dim=axis, index=int(index)))
+
+
 def _softmax(node: Node, _: Function) -> Kernel | None:
     axis = node.attribute("axis", -1 if node.opset >= 13 else 1)
     # Before opset 13 it goes over all axes from this one on.
@@ -135,6 +171,8 @@ _FIRST: dict[str, _Make] = {
     "Unsqueeze": _reshaping,
     "Identity": _reshaping,
     "Transpose": _transpose,
+    "Slice": _slice,
+    "Gather": _gather,
     "Softmax": _softmax,
     "LayerNormalization": _layer_normalization,
 }
@@ -143,4 +181,4 @@ _JOINING: dict[str, _Make] = {
     "Mul": lambda _, __: Product(),
     "MatMul": lambda _, __: MatrixProduct(),
 }
-_ALL = (*_FIRST, *_JOINING)
+_ALL = (*_FIRST, *_JOINING, "Split")

@@ -289,8 +289,8 @@ class Phased(Packed):
 
     One convolution computes the gradient for all phases, which are the places of the input modulo the stride.
     Row ``stride * i + a`` of the input meets row ``i + m`` of the result through row
-    ``a + padding - stride * m`` of the kernel: for all ``a`` together that is a convolution without stride, to
-    ``stride`` times ``stride`` as many channels.
+    ``a + padding - stride * m`` of the kernel: for all ``a`` together that is a convolution without stride,
+    to ``stride`` times ``stride`` as many channels.
     """
 
     def __init__(self, weights: Weights, window: Window, groups: int) -> None:

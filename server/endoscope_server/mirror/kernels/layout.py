@@ -73,3 +73,36 @@ class Permutation(Kernel):
         """See :meth:`Kernel.backward`."""
         del saved, needs, partial
         return ((gradient[0].permute(self._back), gradient[1]),)
+
+
+class Selection(Kernel):
+    """Some of the elements, none of them twice.
+
+    Args:
+        select: Makes a view of the input.
+    """
+
+    accumulates = True
+
+    def __init__(self, select: Callable[[Tensor], Tensor]) -> None:
+        self.select = select
+
+    def forward(self, inputs: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor, Saved]:
+        """See :meth:`Kernel.forward`."""
+        x = inputs[0]
+        last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        order = torch.channels_last if last else torch.contiguous_format
+        return self.select(x), ((), (x.shape, order)) if needs[0] else NOTHING
+
+    def backward(
+        self, gradient: Gradient, saved: Saved, needs: Sequence[bool], partial: Tensor | None
+    ) -> Sequence[Gradient | None]:
+        """See :meth:`Kernel.backward`."""
+        del needs
+        tensor, (shape, order) = gradient[0], saved[1]
+        if partial is None:
+            partial = torch.empty(
+                shape, dtype=tensor.dtype, device=tensor.device, memory_format=order
+            ).zero_()
+        self.select(partial).add_(tensor)
+        return ((partial, True),)

@@ -13,11 +13,15 @@ from endoscope_server.mirror.kernels.activation import Activation
 from endoscope_server.mirror.kernels.base import NOTHING, Gradient, Kernel, Saved, added, summed_to
 
 
+_MANY_ROWS = 16
+
+
 class Linear(Kernel):
     """The product with a constant matrix, then perhaps another tensor added, then perhaps an activation.
 
     Inputs: the tensor to multiply, and the one to add if there is one. In float32 on a CPU oneDNN computes
-    it, which reads the matrix in place for both directions.
+    it. The matrix is packed for the forward pass when many rows are multiplied; otherwise, and always on the
+    way back, it is read in place.
 
     Args:
         matrix: Outputs x inputs.
@@ -30,6 +34,7 @@ class Linear(Kernel):
     def __init__(self, matrix: Tensor, bias: Tensor | None, activation: Activation | None = None) -> None:
         self.matrix, self.bias, self.activation = matrix, bias, activation
         self._turned = matrix.t()
+        self._packed: Tensor | None = None
         self._post = activation.post if activation is not None and activation.from_output else None
         self._fast = matrix.dtype == torch.float32 and onednn.available
 
@@ -42,15 +47,16 @@ class Linear(Kernel):
             and other.shape == (*x.shape[:-1], self.matrix.shape[0])
             and other.is_contiguous()
         )
+        matrix = self._forward_matrix(x) if fast else self.matrix
         kept: tuple[Tensor, ...] = ()
         done = None
         if fast and fits:
-            y = onednn.linear_binary(x, other, self.matrix, self.bias, "add")
+            y = onednn.linear_binary(x, other, matrix, self.bias, "add")
         elif fast:
             done = self._post if other is None else None
-            y = onednn.linear(x, self.matrix, self.bias, *(done or onednn.NOTHING))
+            y = onednn.linear(x, matrix, self.bias, *(done or onednn.NOTHING))
         else:
-            y = functional.linear(x, self.matrix, self.bias)
+            y = functional.linear(x, matrix, self.bias)
         shape = y.shape
         if other is not None and not (fast and fits):
             y = added(y, other)
@@ -76,8 +82,17 @@ class Linear(Kernel):
             return (first,)
         return first, summed_to(gradient, other_shape) if needs[1] else None
 
+    def _forward_matrix(self, x: Tensor) -> Tensor:
+        rows = x.numel() // x.shape[-1]
+        if rows < _MANY_ROWS:
+            return self.matrix
+        if self._packed is None:
+            self._packed = onednn.pack_matrix(self.matrix.contiguous(), rows)
+        return self._packed
+
     def _backward(self, gradient: Tensor, fast: bool, partial: Tensor | None) -> Tensor:
-        if not fast:
+        # For a single row oneDNN reads a matrix that is turned round against the grain.
+        if not fast or gradient.numel() == gradient.shape[-1]:
             return added(torch.matmul(gradient, self.matrix), partial)
         if partial is not None and partial.is_contiguous():
             result: Tensor = onednn.linear_binary(gradient, partial, self._turned, None, "add")

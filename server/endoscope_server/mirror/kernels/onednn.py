@@ -31,5 +31,7 @@ convolution_binary_ = _OPERATORS._convolution_pointwise_.binary
 transposed = _OPERATORS._convolution_transpose_pointwise.default  # noqa: SLF001
 # (weight, padding, stride, dilation, groups, input's shape)
 pack = _OPERATORS._reorder_convolution_weight.default  # noqa: SLF001
+# (matrix, rows)
+pack_matrix = _OPERATORS._reorder_linear_weight.default  # noqa: SLF001
 # (weight, padding, output padding, stride, dilation, groups, input's shape)
 pack_transposed = _OPERATORS._reorder_convolution_transpose_weight.default  # noqa: SLF001
