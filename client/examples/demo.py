@@ -24,12 +24,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import endoscope
 import endoscope_zoo
+from endoscope.calls.judging import AttributionMethod
 
 MODEL = "efficientnet-lite0"
 CATS = range(281, 288)
 ESPRESSO = 967
 EGYPTIAN_CAT = 285
 EPSILON = 4 / 255
+ATTRIBUTIONS: tuple[AttributionMethod, ...] = ("grad_cam", "integrated_gradients", "occlusion")
+INVERSION_STEPS = 200
 SHOWN_TERMS = 2
 LAYERS = {"early": "_conv_stem", "middle": "_blocks.4.add", "late": "_blocks.10.add"}
 DREAMS = {"middle": "_blocks.6.add", "late": "_blocks.10.add"}
@@ -98,7 +101,7 @@ def follow(stream: endoscope.Stream[T], title: str) -> T:
     with Progress(*columns, console=console) as progress, stream:
         task = progress.add_task(title, total=stream.header.total_steps or None, losses="")
         for done in stream:
-            terms = list(done.losses.items())[:SHOWN_TERMS]
+            terms = sorted(done.losses.items(), key=lambda term: (term[0] != "total", term))[:SHOWN_TERMS]
             losses = "  ".join(f"{name} {value:.4g}" for name, value in terms)
             progress.update(task, completed=done.index, losses=losses)
         return stream.result()
@@ -223,6 +226,41 @@ def adversaries(client: endoscope.Client, photos: dict[str, Image.Image]) -> Cha
     return chapter
 
 
+def attributions(client: endoscope.Client, photo: Image.Image) -> Chapter:
+    """What in the photo of the coffee spoke for espresso."""
+    stream = client.attribute(MODEL, photo, ATTRIBUTIONS, class_index=ESPRESSO)
+    found = follow(stream, "attributions")
+    chapter = Chapter(
+        "What convinced it",
+        "What in the photo spoke for espresso. Deletion: the area under its probability as the most "
+        "important pixels are taken away, lower is better. Insertion: as they are put back, higher is "
+        "better.",
+    )
+    for item in found.attributions:
+        name = item.method.replace("_", " ")
+        scores = f"deletion {item.deletion:.2f}, insertion {item.insertion:.2f}"
+        check(item.insertion > item.deletion, f"{name} points to the wrong pixels: {scores}")
+        chapter.add(f"attribution-{item.method}", item.picture, f"{name}: {scores}")
+    return chapter
+
+
+def inversions(client: endoscope.Client, photo: Image.Image) -> Chapter:
+    """What three layers still tell of the cat."""
+    stream = client.invert_representation(MODEL, photo, list(LAYERS.values()), steps=INVERSION_STEPS)
+    found = follow(stream, "inversions")
+    decibels = [item.psnr for item in found.layers]
+    check(decibels == sorted(decibels, reverse=True), f"PSNR does not fall with depth: {decibels}")
+    chapter = Chapter(
+        "What it remembers",
+        "Pictures found from noise whose features are those of the cat (Mahendran and Vedaldi 2015): what "
+        "each layer still tells of its input.",
+    )
+    for item in found.layers:
+        caption = f"{item.layer}: PSNR {item.psnr:.1f} dB, SSIM {item.ssim:.2f}"
+        chapter.add(f"inversion-{item.layer}", item.image, caption)
+    return chapter
+
+
 def run(out: Path) -> Path:
     """Do it all; the path of the gallery."""
     photos = {name: Image.fromarray(getattr(skimage.data, name)()) for name in ("chelsea", "coffee")}
@@ -244,6 +282,10 @@ def run(out: Path) -> Path:
             chapters.append(activations(client, photos["cat"]))
         with step("Visualising the class espresso"):
             chapters.append(class_pictures(client))
+        with step("Asking what spoke for espresso"):
+            chapters.append(attributions(client, photos["coffee"]))
+        with step("Inverting three layers"):
+            chapters.append(inversions(client, photos["cat"]))
         with step("Dreaming of the coffee"):
             chapters.append(dreams(client, photos["coffee"]))
         with step("Making adversarial examples"):

@@ -206,6 +206,9 @@ def test_dream_attack_fool_invert(cli, cli_json, photo_files) -> None:
     curve = cli("invert", cat, "-l", "_conv_stem", "--steps", "2", "-o", "inverted").stdout
     assert "PSNR" in curve
     assert Path("inverted/curve.png").is_file()
+    told = cli_json("attribute", cat, "--method", "grad_cam", "--class", "tabby", "-o", "heat.png")
+    assert told["score"]["label"] == "tabby"
+    assert Path("heat.png").is_file()
 
 
 def test_datasets_and_searches(cli, cli_json, photo_files) -> None:
@@ -226,6 +229,9 @@ def test_datasets_and_searches(cli, cli_json, photo_files) -> None:
         assert "--item" in cli("neighbors", "shelf", code=2).stderr
         patches = cli_json("patches", "shelf", "_conv_stem:3,4", "-k", "1", "-o", "p.png")
         assert [item["channel"] for item in patches["channels"]] == [3, 4]
+        assert "trustworthiness" in cli("embed", "shelf", "-o", "e.png", "--coordinates", "c.npy").stdout
+        assert np.load("c.npy").shape == (3, 2)
+        assert Image.open("e.png").size[0] > 100
         assert "path" in cli("datasets", "create", "forbidden", "/etc", code=1).stderr
     finally:
         cli("datasets", "delete", "shelf")

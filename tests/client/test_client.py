@@ -145,6 +145,11 @@ def test_each_gradient_method_answers(client, photos) -> None:
     inversion = client.invert_representation(MODEL, cat, ["_conv_stem"], steps=3).result()
     assert inversion.layers[0].layer == "_conv_stem"
     assert inversion.layers[0].reference_error is None
+    seen = client.attribute(MODEL, cat, ["gradient", "grad_cam"], samples=4).result()
+    assert seen.score.class_index in range(281, 288)
+    assert [item.method for item in seen.attributions] == ["gradient", "grad_cam"]
+    assert [item.values.shape[0] for item in seen.attributions] == [3, 1]
+    assert seen.attributions[0].completeness_error is None
 
 
 def test_datasets_and_searches(client, photos) -> None:
@@ -166,6 +171,10 @@ def test_datasets_and_searches(client, photos) -> None:
         patches = client.find_activating_patches(MODEL, "album", {"_conv_stem": [3]}, k=2).result()
         (channel,) = patches.channels
         assert (channel.layer, channel.channel, len(channel.patches)) == ("_conv_stem", 3, 2)
+        embedding = client.embed_features(MODEL, "album", layer="_conv_head").result()
+        assert embedding.coordinates.shape == (3, 2)
+        assert len(embedding.explained_variance_ratio) == 2
+        assert embedding.kl_divergence is None
     finally:
         client.delete_dataset("album")
 
