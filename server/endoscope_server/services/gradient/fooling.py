@@ -8,19 +8,25 @@ from endoscope_server.services.classes import to_classification, to_score
 from endoscope_server.services.gradient.prepared import Pictures, Prepared, format_of, picture_leaf
 from endoscope_server.services.parameters import resolved, to_parameters
 from endoscope_server.services.streaming import preview_every
-from endoscope_server.techniques.fooling import FoolingImages, FoolingParameters, create_fooling_images
+from endoscope_server.techniques.fooling import (
+    FoolingImages,
+    FoolingParameters,
+    create_fooling_images,
+    with_defaults,
+)
 from endoscope_server.techniques.parts.subject import Subject
 
 
 def prepare(model: Model, subject: Subject, request: gradient_pb2.CreateFoolingImageRequest) -> Prepared:
     """Checks a request."""
-    parameters = to_parameters(
+    asked = to_parameters(
         request,
         FoolingParameters,
         leaves=picture_leaf(subject),
         image_format=format_of(request),
         preview_every=preview_every(request.options),
     )
+    parameters = with_defaults(asked)
     for index, wanted in enumerate(parameters.classes):
         subject.check_class(wanted, f"classes[{index}]")
 
@@ -38,7 +44,7 @@ def prepare(model: Model, subject: Subject, request: gradient_pb2.CreateFoolingI
 
     return Prepared(
         resolved(request, parameters),
-        parameters.steps,
+        parameters.steps or 0,
         lambda: create_fooling_images(subject, parameters),
         to_result,
     )
