@@ -35,6 +35,13 @@ from endoscope_server.errors import EndoscopeError
     help="Folder below which clients may make datasets of what is there; may be given several times.",
 )
 @click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    help="What scans datasets: local, ray (a cluster of this machine), or the address of a Ray cluster that "
+    "sees the same files.",
+)
+@click.option(
     "--approximate-above",
     type=click.IntRange(0),
     default=50_000,
@@ -68,6 +75,7 @@ def serve(
     state: Path,
     models: Path | None,
     datasets_roots: tuple[Path, ...],
+    engine: str,
     approximate_above: int,
     port_file: Path | None,
     concurrency: int,
@@ -88,7 +96,8 @@ def serve(
         state,
         models,
         datasets_roots,
-        approximate_above,
+        engine=engine,
+        approximate_above=approximate_above,
         concurrency=concurrency,
         threads=threads,
         grace=grace,

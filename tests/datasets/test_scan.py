@@ -51,6 +51,9 @@ class Counting:
 
         yield from self.inner.run(extraction, source, counted())
 
+    def close(self) -> None:
+        self.inner.close()
+
 
 def run_scan(
     path: Path,

@@ -3,6 +3,7 @@
 from endoscope_server.datasets.digests import Digests
 from endoscope_server.datasets.engine import PIXELS, Engine, Extraction, LocalEngine, peaks_of
 from endoscope_server.datasets.library import Dataset, Library
+from endoscope_server.datasets.ray_engine import RayEngine, open_engine
 from endoscope_server.datasets.scan import ScanParameters, ScanResult, ScanStep, scan
 from endoscope_server.datasets.sources import Item, Source, open_source
 from endoscope_server.datasets.store import FeatureKey, FeatureStore, FeatureTable, FeatureView
@@ -20,10 +21,12 @@ __all__ = [
     "Item",
     "Library",
     "LocalEngine",
+    "RayEngine",
     "ScanParameters",
     "ScanResult",
     "ScanStep",
     "Source",
+    "open_engine",
     "open_source",
     "peaks_of",
     "scan",

@@ -105,6 +105,10 @@ class Engine(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let go of what is held between scans."""
+        ...
+
 
 class Extractor:
     """Computes a batch: read, decode, run. May be shared by threads; each is served on its own.
@@ -221,6 +225,9 @@ class LocalEngine:
                 yield _first(under_way)
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def _first(under_way: deque[Future[Extracted]]) -> Extracted | None:

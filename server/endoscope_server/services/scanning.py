@@ -202,6 +202,10 @@ class Surveyor:
         if own - others:
             self.store.remove(own - others)
 
+    def close(self) -> None:
+        """Let the engine go; no scan is at work any more."""
+        self._engine.close()
+
     @contextlib.contextmanager
     def _using(self, name: str) -> Iterator[None]:
         with self._lock:

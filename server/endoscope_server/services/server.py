@@ -23,12 +23,13 @@ from endoscope.v1 import (
     job_service_pb2_grpc,
     model_pb2_grpc,
 )
-from endoscope_server.datasets import FeatureStore, Library, LocalEngine
+from endoscope_server.datasets import FeatureStore, Library, open_engine
 from endoscope_server.errors import InvalidInput
 from endoscope_server.jobs import JobManager
 from endoscope_server.models import Repository
 from endoscope_server.protocols import reflection_pb2_grpc
 from endoscope_server.services.activation_service import ActivationService
+from endoscope_server.services.audit_service import AuditService
 from endoscope_server.services.calls import Workers
 from endoscope_server.services.dataset_service import DatasetService
 from endoscope_server.services.gradient import GradientService
@@ -62,6 +63,7 @@ class Settings:
         state: The folder that is ours.
         models: A folder of ``.onnx`` files that is only read; None for none.
         datasets_roots: Folders below which datasets may be made.
+        engine: What scans datasets: ``local``, ``ray``, or the address of a Ray cluster.
         approximate_above: With more items than these, neighbours may be searched for approximately.
         concurrency: How many jobs take turns.
         threads: Threads of ONNX Runtime; 0 leaves it to ONNX Runtime.
@@ -72,6 +74,7 @@ class Settings:
     state: Path
     models: Path | None = None
     datasets_roots: tuple[Path, ...] = ()
+    engine: str = "local"
     approximate_above: int = 50_000
     concurrency: int = 4
     threads: int = 0
@@ -91,7 +94,7 @@ class Server:
             self._models,
             Library(settings.state / "datasets", settings.datasets_roots),
             FeatureStore(settings.state / "features"),
-            LocalEngine(settings.threads),
+            open_engine(settings.engine, settings.threads),
         )
         self._workers = Workers(8)
         self._health = health.aio.HealthServicer()
@@ -122,6 +125,7 @@ class Server:
         await self._health.enter_graceful_shutdown()
         stopped = asyncio.create_task(self._server.stop(self._settings.grace))
         await asyncio.to_thread(self._jobs.shut_down, self._settings.grace)
+        await asyncio.to_thread(self._surveyor.close)
         await stopped
         self._workers.shut_down()
 
@@ -148,8 +152,7 @@ class Server:
             GradientService(models, jobs, workers), server
         )
         job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs), server)
-        # What is not written yet answers UNIMPLEMENTED, as the generated base classes do.
-        audit_pb2_grpc.add_AuditServiceServicer_to_server(audit_pb2_grpc.AuditServiceServicer(), server)
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz_async.ChannelzServicer(), server)
         names = (*SERVICES, *BESIDE)
