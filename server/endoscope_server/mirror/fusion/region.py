@@ -100,7 +100,7 @@ class Region:
             except EndoscopeError:
                 raise
             except Exception as error:
-                raise failed(self.steps[place].nodes[-1], error) from error
+                raise failed(self.steps[place].nodes[0], error) from error
             frame[call.output] = result
             if saved is not None:
                 saved.append(kept)

@@ -72,7 +72,7 @@ def _split(neighbours: Neighbours, cache: Cache, step: Step) -> None:
     parts = {
         name: cache.get(step.nodes, [step.function, *rest], functools.partial(part, index), index)
         for index, name in enumerate(step.outputs)
-        if name
+        if name and neighbours.readings(name)
     }
     neighbours.divide(step, parts, step.inputs[0])
 

@@ -12,7 +12,6 @@ from endoscope_server.mirror.kernels import onednn
 from endoscope_server.mirror.kernels.activation import Activation
 from endoscope_server.mirror.kernels.base import NOTHING, Gradient, Kernel, Saved, added, summed_to
 
-
 _MANY_ROWS = 16
 
 
