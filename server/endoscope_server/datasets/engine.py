@@ -155,8 +155,7 @@ class Extractor:
         if not self._values:
             return features
         preprocessing = self._extraction.preprocessing
-        pixels = np.stack([np.asarray(picture) for picture in pictures])
-        batch = preprocessing.normalize(_planes(pixels))
+        batch = preprocessing.normalize(_planes(pictures))
         found = run_batch(self._sessions, self._extraction.input_name, batch, self._values)
         for wanted in self._extraction.values:
             if wanted in found:
@@ -237,9 +236,11 @@ def _first(under_way: deque[Future[Extracted]]) -> Extracted | None:
     return under_way.popleft().result()
 
 
-def _planes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """8-bit pixels as batch x channels x height x width in [0, 1]."""
+def _planes(pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+    """Fitted pictures as batch x channels x height x width in [0, 1]."""
+    pixels = np.stack([np.asarray(picture) for picture in pictures])
     if pixels.ndim == 3:
         pixels = pixels[..., None]
-    planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-    return planes * np.float32(1 / 255)
+    planes = np.empty((len(pixels), pixels.shape[3], *pixels.shape[1:3]), np.float32)
+    np.divide(pixels.transpose(0, 3, 1, 2), np.float32(255), out=planes)
+    return planes

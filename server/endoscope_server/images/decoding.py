@@ -43,7 +43,8 @@ def decode(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
                     reason="IMAGE_TOO_LARGE",
                 )
             picture.load()
-            return to_8_bit(ImageOps.exif_transpose(picture))
+            ImageOps.exif_transpose(picture, in_place=True)
+            return to_8_bit(picture)
     except UnidentifiedImageError as error:
         raise InvalidInput(
             f"the {len(content)} bytes are no picture, expected a {', '.join(FORMATS)} file",
