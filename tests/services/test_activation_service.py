@@ -373,3 +373,71 @@ def test_a_dataset_without_labels(stub, data_server, photos) -> None:
     near = neighbors(stub, dataset="plain", items=[0])
     assert [len(near.results[0].neighbors), near.results[0].neighbors[0].label] == [3, ""]
     datasets.DeleteDataset(dataset_pb2.DeleteDatasetRequest(name="plain"), timeout=30)
+
+
+def test_filters_over_the_wire(stub, lite0_path: Path) -> None:
+    request = activation_pb2.GetFiltersRequest(model=MODEL, order="FILTER_ORDER_SIMILARITY", tile_size=30)
+    answer = stub.GetFilters(request, timeout=60)
+    graph = Graph.from_file(lite0_path)
+    assert np.array_equal(array(answer.weights), graph.weights[answer.weights_name])
+    assert (answer.layer, sorted(answer.order), answer.columns) == ("_conv_stem", list(range(32)), 6)
+    picture = opened(answer.picture)
+    assert (picture.mode, picture.size) == ("RGB", (6 * 31 - 1, 6 * 31 - 1))
+    grey = stub.GetFilters(activation_pb2.GetFiltersRequest(model="digits-cnn"), timeout=60)
+    assert (list(grey.weights.shape), opened(grey.picture).mode) == ([16, 1, 3, 3], "L")
+    many = activation_pb2.GetFiltersRequest(model="digits-cnn", layer="conv2")
+    answer = stub.GetFilters(many, timeout=60)
+    assert (list(answer.weights.shape), answer.columns) == ([32, 16, 3, 3], 16)
+
+
+def test_activations_over_the_wire(stub, photo: Photo, photos, lite0_path: Path) -> None:
+    layers = ["_conv_stem", "_blocks.4.add", "_fc"]
+    names = ["chelsea", "coffee", "rocket"]
+    request = activation_pb2.GetActivationsRequest(
+        model=MODEL,
+        images=[photo(name) for name in names],
+        layers=layers,
+        statistics="STATISTICS_SPATIAL",
+        top_k=3,
+        feature_map_pictures=True,
+        overlays=True,
+        classify=True,
+    )
+    answer = stub.GetActivations(request, timeout=60)
+    batch = np.concatenate([LITE0.prepare(photos[name]) for name in names])
+    truth = Sessions(Graph.from_file(lite0_path)).run({"input": batch}, layers)
+    for layer, found in zip(layers, answer.activations, strict=True):
+        np.testing.assert_allclose(array(found.tensor), truth[layer], rtol=1e-4, atol=1e-4)
+        largest = truth[layer].reshape(3, -1).max(1)
+        assert [units.units[0].activation for units in found.top_units] == pytest.approx(largest, rel=1e-4)
+    stem = answer.activations[0]
+    np.testing.assert_allclose(
+        array(stem.statistics.mean), truth["_conv_stem"].mean((2, 3)), rtol=1e-3, atol=1e-5
+    )
+    assert [opened(overlay).size for overlay in stem.overlays] == [(224, 224)] * 3
+    assert len(stem.feature_maps) == 3
+    assert not answer.activations[2].overlays
+    assert answer.classifications[1].top[0].label == "espresso"
+    short = activation_pb2.GetActivationsRequest(
+        model=MODEL, images=[photo("coffee")], layers=["_fc"], omit_tensors=True
+    )
+    told = stub.GetActivations(short, timeout=60).activations[0]
+    assert (list(told.tensor.shape), told.tensor.data) == ([1, 1000], b"")
+
+
+def test_bad_filters(stub, failure) -> None:
+    def ask(**fields: Any) -> Any:
+        return stub.GetFilters(activation_pb2.GetFiltersRequest(**{"model": MODEL, **fields}), timeout=30)
+
+    cases: list[tuple[dict[str, Any], tuple[Any, ...]]] = [
+        ({"layer": "_fc"}, (INVALID, "layer")),
+        ({"layer": "nowhere"}, (NOT_FOUND, "layer")),
+        ({"tile_size": 1}, (INVALID, "tile_size")),
+        ({"tile_size": 1000}, (INVALID, "tile_size")),
+        ({"columns": -1}, (INVALID, "columns")),
+        ({"order": 9}, (INVALID, "order")),
+        ({"image_format": 9}, (INVALID, "image_format")),
+        ({"model": "nobody"}, (NOT_FOUND, "model")),
+    ]
+    for fields, expected in cases:
+        assert failure(lambda fields=fields: ask(**fields))[:2] == expected, fields

@@ -8,10 +8,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import numpy_helper, parser
 from PIL import Image
 
 from endoscope_server.errors import InvalidInput, NotFound
-from endoscope_server.graph import Sessions
+from endoscope_server.graph import Graph, Sessions
 from endoscope_server.images.preprocessing import Preprocessing
 from endoscope_server.techniques.activations import (
     ActivationParameters,
@@ -168,3 +169,25 @@ def test_bad_requests_name_the_field(
         with pytest.raises(InvalidInput) as wrong:
             ActivationParameters(**bad)
         assert wrong.value.field == next(iter(bad))
+
+
+def test_many_pictures_through_a_graph_of_a_fixed_batch(lite0_sessions: Sessions) -> None:
+    """A graph that takes two pictures at once is given five."""
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float[2, 3, 6, 6] x) => (float[2, 4, 4, 4] y) { y = Conv(x, w) }
+    """
+    model = parser.parse_model(text)
+    generator = np.random.default_rng(0)
+    weights = generator.normal(size=(4, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    sessions = Sessions(Graph.from_proto(model))
+    batch = generator.normal(size=(5, 3, 6, 6)).astype(np.float32)
+    [found] = get_activations(sessions, {"x": batch}, ActivationParameters(layers=("y",), top_k=1))
+    assert found.tensor.shape == (5, 4, 4, 4)
+    assert len(found.top_units) == 5
+    for start in (0, 2, 3):
+        alone = sessions.run({"x": batch[start : start + 2]}, ["y"])["y"]
+        assert np.array_equal(found.tensor[start : start + 2], alone)
+    with pytest.raises(InvalidInput, match="axis of pictures"):
+        get_activations(sessions, {"x": batch}, ActivationParameters(layers=("w",)))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper, parser
 
 from endoscope_server.errors import InvalidInput, NotFound
@@ -51,11 +52,29 @@ def test_a_picture_shows_the_weights_with_zero_at_mid_grey_and_colours_kept(lite
     assert (pixels[30] == 255).all()
 
 
-def test_alexnets_first_layer() -> None:
-    filters = get_filters(convolution((64, 3, 11, 11)), FilterParameters())
+def test_alexnets_first_layer(tmp_path: Path) -> None:
+    """AlexNet's convolution as torch exports it (Krizhevsky 2014): 64 filters of 3 x 11 x 11."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 64, kernel_size=11, stride=4, padding=2),
+        torch.nn.ReLU(inplace=True),
+        torch.nn.MaxPool2d(kernel_size=3, stride=2),
+        torch.nn.Conv2d(64, 192, kernel_size=5, padding=2),
+    ).eval()
+    path = tmp_path / "alexnet.onnx"
+    torch.onnx.export(module, (torch.zeros(1, 3, 224, 224),), path, dynamo=True, verbose=False)
+    filters = get_filters(Sessions(Graph.from_file(path)), FilterParameters())
+    own = module[0].weight.detach().numpy()
     assert filters.weights.shape == (64, 3, 11, 11)
+    assert np.array_equal(filters.weights, own)
     assert (filters.picture.mode, filters.columns) == ("RGB", 8)
     assert filters.picture.size == (8 * 34 - 1, 8 * 34 - 1)
+    tile = np.asarray(filters.picture, np.float64)[34:67, 0:33]
+    shown = (0.5 + 0.5 * own[8] / np.abs(own[8]).max()) * 255
+    assert np.abs(tile[1::3, 1::3] - shown.transpose(1, 2, 0)).max() <= 0.51
+    with pytest.raises(InvalidInput, match="at least the filter's own 11") as small:
+        get_filters(Sessions(Graph.from_file(path)), FilterParameters(tile_size=10))
+    assert small.value.field == "tile_size"
 
 
 def test_one_channel_is_grey_and_many_have_a_tile_each() -> None:

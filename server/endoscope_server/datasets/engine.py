@@ -156,7 +156,9 @@ class Extractor:
             return features
         preprocessing = self._extraction.preprocessing
         batch = preprocessing.normalize(_planes(pictures))
-        found = run_batch(self._sessions, self._extraction.input_name, batch, self._values)
+        name = self._extraction.input_name
+        own = batch.astype(self._sessions.graph.values[name].dtype or "float32", copy=False)
+        found = run_batch(self._sessions, name, own, self._values)
         for wanted in self._extraction.values:
             if wanted in found:
                 features[wanted] = _storable(found[wanted].reshape(len(pictures), -1))

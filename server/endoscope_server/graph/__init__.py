@@ -1,6 +1,6 @@
 """The ONNX graph: loading, checking, naming, receptive fields, rewriting, running. No torch here."""
 
-from endoscope_server.graph.batches import run_batch
+from endoscope_server.graph.batches import run_batch, run_inputs
 from endoscope_server.graph.graph import Graph
 from endoscope_server.graph.layers import Layer
 from endoscope_server.graph.loading import Limits
@@ -23,4 +23,5 @@ __all__ = [
     "expose",
     "extract",
     "run_batch",
+    "run_inputs",
 ]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from endoscope.v1 import activation_pb2, activation_pb2_grpc
 from endoscope_server.errors import InvalidInput
+from endoscope_server.graph import run_inputs
 from endoscope_server.images.preprocessing import ChannelOrder
 from endoscope_server.jobs import JobManager
 from endoscope_server.models import Model, Repository
@@ -150,7 +151,7 @@ class ActivationService(activation_pb2_grpc.ActivationServiceServicer):
         for activation in get_activations(model.sessions, inputs, parameters, pictures):
             response.activations.append(_to_message(activation, request))
         if request.classify:
-            logits = model.sessions.run(inputs, [model.graph.logits])[model.graph.logits]
+            logits = run_inputs(model.sessions, inputs, [model.graph.logits])[model.graph.logits]
             count = request.top_classes or DEFAULT_TOP_CLASSES
             for scores in strongest_classes(logits, count):
                 response.classifications.append(to_classification(scores, model.card))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from endoscope_server.errors import EndoscopeError, InvalidInput
-from endoscope_server.graph import ReceptiveField, Sessions
+from endoscope_server.graph import ReceptiveField, Sessions, run_inputs
 from endoscope_server.graph.axes import Axes, value_axes
 from endoscope_server.images import tiles
 
@@ -133,7 +133,7 @@ def get_activations(
             names.append(graph.resolve(layer))
         except EndoscopeError as error:
             raise error.at(f"layers[{index}]") from None
-    values = sessions.run(inputs, list(dict.fromkeys(names)))
+    values = run_inputs(sessions, inputs, list(dict.fromkeys(names)))
     return tuple(
         _activation(layer, name, values[name], sessions, parameters, pictures)
         for layer, name in zip(layers, names, strict=True)
