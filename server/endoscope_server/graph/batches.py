@@ -19,8 +19,8 @@ def run_batch(
     Args:
         sessions: Of the model, whose other inputs are not needed.
         name: The input of pictures.
-        batch: What it takes, in its element type; axis 0 is the picture's. A graph of a fixed batch size is run as often as
-            needed, the last time with zeros behind the pictures.
+        batch: What it takes, in its element type; axis 0 is the picture's. A graph of a fixed batch size is
+            run as often as needed, the last time with zeros behind the pictures.
         outputs: Value names or layer aliases.
 
     Returns:
