@@ -170,7 +170,7 @@ def invert_representation(
         layers: Each is inverted by itself; ``*``: each layer of the model's listing.
         references: Other pictures, at most 64; the distances of their features normalise
             ``reference_error``.
-        steps: For each layer, 1 to 100000. Default: 800.
+        steps: For each layer, 1 to 100000. Default: 1200.
         seed: Seed of all random numbers, 0 or more.
         regularizers: Default: alpha-norm and total variation, none at the first layer, and their full weight
             from a tenth of the model's depth on.

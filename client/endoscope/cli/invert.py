@@ -26,7 +26,7 @@ from endoscope.results.gradients import Inversion
         "-l", "--layer", "layers", multiple=True, required=True, help="May be given several times; '*': all."
     ),
     MODEL,
-    click.option("--steps", type=int, help="For each layer. Default: 800."),
+    click.option("--steps", type=int, help="For each layer. Default: 1200."),
     SEED,
     click.option(
         "--reference", "references", type=IMAGE, multiple=True, help="Another picture, to scale errors by."
