@@ -82,6 +82,7 @@ def load_file(path: Path, limits: Limits) -> LoadedModel:
         model.ParseFromString(content)
     except DecodeError as error:
         raise _invalid("NOT_ONNX", f"{path.name} is not an ONNX file: it can't be parsed") from error
+    del content
     return load_proto(model, path.parent, limits)
 
 
@@ -96,6 +97,10 @@ def load_proto(model: onnx.ModelProto, folder: Path | None, limits: Limits) -> L
     ir_version = model.ir_version
     digest = hashlib.sha256()
     stripped = _strip(model, folder, limits, digest)
+    # A message holds on to the memory of what was taken out of it; its copy does not.
+    slim = onnx.ModelProto()
+    slim.CopyFrom(model)
+    model = slim
     digest.update(model.SerializeToString(deterministic=True))
     _check_names(model.graph)
     model = _normalise(model)

@@ -1,9 +1,9 @@
 """Compares the mirror with ONNX Runtime on every value of every model in a folder.
 
 ``python -m endoscope_server.mirror.conformance FOLDER`` prints a table: for each ``.onnx`` file how many
-nodes and values it has, the worst relative difference with the operator where it arises, and a verdict. Inputs are
-noise; where that won't do (a sampling rate, say), put them beside the model as ``MODEL.npz``, an array for
-each input by name. Ends with status 1 if any model isn't equal.
+nodes and values it has, the worst relative difference with the operator where it arises, and a verdict.
+Inputs are noise; where that won't do (a sampling rate, say), put them beside the model as ``MODEL.npz``,
+an array for each input by name. Ends with status 1 if any model isn't equal.
 """
 
 from __future__ import annotations

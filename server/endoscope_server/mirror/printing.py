@@ -81,9 +81,7 @@ def to_torch(mirror: Mirror, title: str = "A model rebuilt in torch.", outputs: 
     nodes = needed_nodes(mirror.nodes, wanted, lambda name: name in given)
     names = _Names()
     arguments = [names(name) for name in mirror.input_names]
-    inputs = [
-        f"{argument}: {name!r}" for argument, name in zip(arguments, mirror.input_names, strict=True)
-    ]
+    inputs = [f"{argument}: {name!r}" for argument, name in zip(arguments, mirror.input_names, strict=True)]
     lines = [f"    def forward(self, {', '.join(arguments)}):"]
     for node in nodes:
         lines += _statement(node, names, constants)
@@ -119,9 +117,7 @@ def _statement(node: Node, names: _Names, constants: Mapping[str, Value]) -> Ite
 def _by_mirror(
     node: Node, outputs: Sequence[str], names: Callable[[str], str], constants: Mapping[str, Value]
 ) -> str:
-    reads = dict.fromkeys(
-        name for name in (*node.inputs, *node.captured()) if name and name not in constants
-    )
+    reads = dict.fromkeys(name for name in (*node.inputs, *node.captured()) if name and name not in constants)
     fed = ", ".join(f"{name!r}: {names(name)}" for name in reads)
     return f"self.onnx({list(outputs)!r}, {{{fed}}})"
 
