@@ -100,7 +100,7 @@ def check(found: Adversarials, judge: Judge) -> None:
 @pytest.mark.parametrize("norm", list(Norm))
 def test_smallest_way_to_a_hyperplane_is_scipys(norm: Norm) -> None:
     generator = np.random.default_rng(0)
-    for rise in (0.3, -0.4, 1.5):
+    for rise in (0.3, -0.4, 0.9):
         image, weights = generator.uniform(size=6), generator.normal(size=6)
         moved = norm.to_hyperplane(
             torch.tensor(image).view(1, 1, 2, 3),
@@ -310,8 +310,9 @@ def test_each_attack_fools_files(
     bound = others.get("epsilon", 4 / 255 if not ATTACKS[method].minimal else 2.0)
     for item in found.items:
         assert 0 < (item.l2 if others.get("norm") is Norm.L2 else item.linf) <= bound + 1e-6
+    norm = others.get("norm", ATTACKS[method].norms[0])
     if ATTACKS[method].minimal and method is not Method.CARLINI_WAGNER:
-        assert max(item.l2 for item in found.items) < (0.6 if others.get("norm", Norm.L2) is Norm.L2 else 2)
+        assert max(item.l2 for item in found.items) < (0.6 if norm is Norm.L2 else 2)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +321,7 @@ def test_each_attack_fools_files(
         (Method.APGD_DLR, {"steps": 40, "early_stop": True}),
         (Method.DEEPFOOL, {}),
         (Method.FAB, {"steps": 25, "norm": Norm.L2}),
-        (Method.CARLINI_WAGNER, {"steps": 60, "early_stop": True}),
+        (Method.CARLINI_WAGNER, {"steps": 180, "early_stop": True}),
     ],
 )
 def test_targets_are_reached(

@@ -27,6 +27,8 @@ from endoscope_server.techniques.parts.steps import Step, preview_due
 from endoscope_server.techniques.parts.subject import Subject, to_8_bit, to_float
 
 TOP = 5
+_TARGET_MARGIN = 1.0
+"""Around a target's boundary other classes are near: a smaller margin does not outlast rounding to 8 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,7 @@ class Best:
 def _problem(subject: Subject, parameters: AdversarialParameters) -> Problem:
     originals = torch.from_numpy(eight_bit(parameters).astype(np.float32) / np.float32(255))
     targets = parameters.targets
+    minimal = ATTACKS[parameters.method].minimal
     return Problem(
         subject,
         originals.to(subject.device),
@@ -177,8 +180,8 @@ def _problem(subject: Subject, parameters: AdversarialParameters) -> Problem:
         torch.tensor(targets, device=subject.device) if targets else None,
         parameters.norm or Norm.LINF,
         parameters.epsilon or math.inf,
-        rounded=not ATTACKS[parameters.method].minimal,
-        confidence=max(parameters.confidence, SURE),
+        rounded=not minimal,
+        confidence=max(parameters.confidence, _TARGET_MARGIN if targets and minimal else SURE),
     )
 
 

@@ -38,9 +38,10 @@ def snap(originals: Tensor, images: Tensor, norm: Norm, epsilon: float) -> Tenso
 def _keep_length(change: Tensor, bound: float) -> Tensor:
     """Whole numbers near ``change``, whose sum of squares is that of ``change``, or a little less."""
     flat = change.flatten(1)
+    flat = flat * ((bound + _HAIR) / flat.norm(dim=1, keepdim=True).clamp(min=_HAIR)).clamp(max=1)
     whole = flat.trunc()
     rest = ((flat - whole).abs() * _BINS).long()
-    budget = flat.square().sum(1).clamp(max=(bound + _HAIR) ** 2) - whole.square().sum(1)
+    budget = flat.square().sum(1) - whole.square().sum(1)
     # From n to n + 1 the square grows by 2 n + 1. What all rests of at least some bin cost together:
     price = flat.new_zeros(len(flat), _BINS + 1).scatter_add_(1, rest, 2 * whole.abs() + 1)
     price = price.flip(1).cumsum(1).flip(1)
