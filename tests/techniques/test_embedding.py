@@ -97,7 +97,8 @@ def test_tsne_ends_where_scikit_learn_ends(digits) -> None:
     found, _ = run(tsne.layouts(features, start, 20, 400))
     assert len(found) == 400
     assert np.array_equal(found[-1][0], layout)
-    assert found[-1][1] == pytest.approx(theirs.kl_divergence_, rel=1e-6)
+    # A sum in single precision, whose order is the threads'.
+    assert found[-1][1] == pytest.approx(theirs.kl_divergence_, rel=1e-5)
     # Also while near items are exaggerated, what is told is the divergence itself.
     assert abs(found[tsne.EXPLORATION][1] - found[tsne.EXPLORATION - 1][1]) < 0.05
 
