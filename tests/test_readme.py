@@ -1,0 +1,63 @@
+"""Every example of the README runs against a real server."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photos: dict[str, Image.Image]) -> Path:
+    photos["coffee"].save(tmp_path / "coffee.png")
+    return tmp_path
+
+
+def block(heading: str, language: str) -> str:
+    section = README.split(f"## {heading}\n")[1].split("\n## ")[0]
+    found = re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def run(command: list[str], folder: Path, target: str) -> str:
+    environment = {
+        **os.environ,
+        "ENDOSCOPE_SERVER": target,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_python(server, folder) -> None:
+    code = block("From Python", "python").replace("127.0.0.1:50051", server.target)
+    told = run([sys.executable, "-c", code], folder, server.target)
+    assert "espresso" in told
+    assert "dB" in told
+    assert list(folder.rglob("espresso*.png"))
+
+
+def test_shell(server, folder) -> None:
+    commands = block("From the shell", "sh")
+    told = run([shutil.which("bash") or "bash", "-euo", "pipefail", "-c", commands], folder, server.target)
+    assert "_conv_stem" in told
+    assert "espresso" in told
+    assert list((folder / "maps").rglob("*.png"))
+    assert list((folder / "attacked").rglob("*.png"))
+
+
+def test_other_languages(server, folder) -> None:
+    command = block("From any other language", "sh").replace("127.0.0.1:50051", server.target)
+    assert "espresso" in run([shutil.which("bash") or "bash", "-c", command], folder, server.target)
