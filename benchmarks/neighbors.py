@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import faiss
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from endoscope_server.techniques.neighbors import Metric, NeighborIndex, fast_dtype
+from endoscope_server.techniques.parts.steps import drain
 
 
 class InMemory:
@@ -40,15 +40,6 @@ class InMemory:
             yield np.arange(start, start + len(block)), block
 
 
-def result_of(work: Generator[None, None, Any]) -> Any:
-    """What a generator returns."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            return stop.value
-
-
 def main() -> None:
     """Print the times, and the ratio of ours to the better of the two."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -69,15 +60,15 @@ def main() -> None:
     flat.add(numbers)
     index = NeighborIndex(InMemory(numbers), Metric.L2)
     started = time.perf_counter()
-    result_of(index.build())
+    drain(index.build())
     print(f"building the index: {time.perf_counter() - started:.2f} s, {fast_dtype(torch.device('cpu'))}")
 
-    ours = result_of(index.search(queries, k))
+    ours = drain(index.search(queries, k))[1]
     assert np.array_equal(ours.positions, brute.kneighbors(queries)[1]), "the answers differ"
     works: dict[str, Callable[[], object]] = {
         "scikit-learn brute": lambda: brute.kneighbors(queries),
         "FAISS flat": lambda: flat.search(queries, k),
-        "endoscope": lambda: result_of(index.search(queries, k)),
+        "endoscope": lambda: drain(index.search(queries, k))[1],
     }
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(arguments.rounds):

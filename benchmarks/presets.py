@@ -28,6 +28,7 @@ from endoscope_server.techniques.class_visualization import (
     ClassVisualizationParameters,
     visualize_class,
 )
+from endoscope_server.techniques.parts.steps import drain
 from endoscope_server.techniques.parts.subject import Subject
 
 CLASSES = tuple(range(0, 1000, 50))
@@ -67,11 +68,7 @@ class Stranger:
 def make(own: Subject, fields: dict[str, Any], classes: tuple[int, ...]) -> ClassVisualization:
     """The pictures of some classes."""
     work = visualize_class(own, ClassVisualizationParameters(classes=classes, **fields))
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            return stop.value
+    return drain(work)[1]
 
 
 def main() -> None:

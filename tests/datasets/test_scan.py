@@ -30,6 +30,7 @@ from endoscope_server.errors import InvalidInput
 from endoscope_server.graph import Graph, Sessions
 from endoscope_server.images.decoding import decode
 from endoscope_server.images.preprocessing import Preprocessing
+from endoscope_server.techniques.parts.steps import drain
 
 VALUES = ("view", "getitem_6", PIXELS)
 
@@ -74,13 +75,7 @@ def run_scan(
         engine,
         ScanParameters(values),
     )
-    steps = []
-    while True:
-        try:
-            step = next(work)
-            steps += [step] if step is not None else []
-        except StopIteration as stop:
-            return steps, stop.value
+    return drain(work)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from endoscope_server.techniques.activating_patches import (
     cut_out,
     find_activating_patches,
 )
-from endoscope_server.techniques.parts.steps import Step
+from endoscope_server.techniques.parts.steps import Step, drain, retold
 
 SMALL = Preprocessing(48, 48)
 
@@ -103,24 +103,14 @@ def find(
             ScanParameters(tuple(dict.fromkeys(values))),
             observe=observe,
         )
-        while True:
-            try:
-                step = next(work)
-            except StopIteration as stop:
-                return stop.value
-            yield None if step is None else Step(0, 0, step.numbers)
+        return (yield from retold(work, lambda step: None if step is None else Step(0, 0, step.numbers)))
 
     def fitted(item: int) -> Image.Image:
         return preprocessing.fit(decode(source.read(item)))
 
     size = preprocessing.height, preprocessing.width
     work = find_activating_patches(graph, selections, PatchParameters(**options), scanned, fitted, size)
-    steps = []
-    while True:
-        try:
-            steps.append(next(work))
-        except StopIteration as stop:
-            return [step for step in steps if step], stop.value, fitted
+    return (*drain(work), fitted)
 
 
 def values_of(path: Path, preprocessing: Preprocessing, folder: Path, names: list[str]) -> dict[int, Any]:

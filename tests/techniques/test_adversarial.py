@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,26 +36,15 @@ from endoscope_server.techniques.adversarial.attack import Settings
 from endoscope_server.techniques.adversarial.parameters import ATTACKS
 from endoscope_server.techniques.adversarial.problem import Problem
 from endoscope_server.techniques.adversarial.rounding import snap
-from endoscope_server.techniques.parts.steps import Step
+from endoscope_server.techniques.parts.steps import Step, drain
 from endoscope_server.techniques.parts.subject import Subject
 
 Judge = Callable[[np.ndarray], np.ndarray]
 
 
-def run(work: Generator[Any, None, Adversarials]) -> tuple[list[Step], Adversarials]:
-    steps = []
-    while True:
-        try:
-            step = next(work)
-        except StopIteration as stop:
-            return steps, stop.value
-        if step is not None:
-            steps.append(step)
-
-
 def attack(subject: Subject, images: Any, method: Method, **others: Any) -> tuple[list[Step], Adversarials]:
     asked = AdversarialParameters(images=tuple(images), method=method, **others)
-    return run(create_adversarial(subject, with_defaults(subject, asked)))
+    return drain(create_adversarial(subject, with_defaults(subject, asked)))
 
 
 @pytest.fixture(scope="module")
@@ -386,7 +375,7 @@ def test_steps_are_bounded_and_pictures_magnified(lite0_subject: Subject, pictur
         images=tuple(pictures[:2]), steps=2, restarts=2, epsilon=0.1 / 255, preview_every=1
     )
     asked = with_defaults(lite0_subject, asked)
-    steps, found = run(create_adversarial(lite0_subject, asked))
+    steps, found = drain(create_adversarial(lite0_subject, asked))
     # A tenth of a level is nothing in 8 bits.
     assert [step.index for step in steps] == list(range(1, total_steps(asked) + 1))
     assert steps[-1].stage == "restart 2 of 2"

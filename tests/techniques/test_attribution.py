@@ -10,7 +10,6 @@ import contextlib
 import copy
 import io
 import warnings
-from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +33,7 @@ from endoscope_server.techniques.attribution import (
 from endoscope_server.techniques.attribution.attribution import WAYS, question_of
 from endoscope_server.techniques.attribution.question import Answer
 from endoscope_server.techniques.attribution.scores import area, deletion_curve, insertion_curve
+from endoscope_server.techniques.parts.steps import drain
 from endoscope_server.techniques.parts.subject import Subject
 
 ESPRESSO = 967
@@ -138,22 +138,13 @@ def rectified_subject(rectified: Pixels, lite0_subject: Subject) -> Subject:
     return in_double(rectified, lite0_subject)
 
 
-def run(work: Generator[Any, None, Any]) -> tuple[list[Any], Any]:
-    steps = []
-    while True:
-        try:
-            steps.append(next(work))
-        except StopIteration as stop:
-            return steps, stop.value
-
-
 def ask(
     subject: Subject, image: np.ndarray, method: Method, dtype: torch.dtype = torch.float64, **others: Any
 ) -> Answer:
     asked = AttributionParameters(image=image, methods=(method,), class_index=ESPRESSO, **others)
     question = question_of(subject, with_defaults(subject, asked))
     question = replace(question, image=question.image.to(dtype), baseline=question.baseline.to(dtype))
-    return run(WAYS[method].run(question))[1]
+    return drain(WAYS[method].run(question))[1]
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -268,15 +259,15 @@ def test_occlusion_is_captums(network: Pixels, subject: Subject, coffee, image) 
 def test_scores_tell_a_good_map_from_its_opposite(lite0_subject: Subject, coffee: np.ndarray) -> None:
     asked = AttributionParameters(image=coffee, methods=(Method.GRAD_CAM,), class_index=ESPRESSO)
     asked = with_defaults(lite0_subject, asked)
-    _, found = run(attribute(lite0_subject, asked))
+    _, found = drain(attribute(lite0_subject, asked))
     item = found.items[0]
     assert item.insertion_curve[-1] == item.deletion_curve[0] == pytest.approx(found.score.probability)
     assert item.deletion_curve[-1] < 0.01
     assert item.insertion == pytest.approx(np.trapezoid(item.insertion_curve, dx=1 / 32))
     question = question_of(lite0_subject, asked)
     opposite = -torch.from_numpy(item.values[0])
-    assert area(run(deletion_curve(question, opposite))[1]) > item.deletion + 0.2
-    assert area(run(insertion_curve(question, opposite))[1]) < item.insertion - 0.1
+    assert area(drain(deletion_curve(question, opposite))[1]) > item.deletion + 0.2
+    assert area(drain(insertion_curve(question, opposite))[1]) < item.insertion - 0.1
 
 
 def test_steps_are_counted_and_the_same_seed_gives_the_same(
@@ -286,7 +277,10 @@ def test_steps_are_counted_and_the_same_seed_gives_the_same(
     asked = AttributionParameters(image=coffee, methods=methods, samples=9, seed=3, preview_every=1)
     asked = with_defaults(lite0_subject, asked)
     assert asked.class_index == ESPRESSO
-    (steps, first), (_, second) = run(attribute(lite0_subject, asked)), run(attribute(lite0_subject, asked))
+    (steps, first), (_, second) = (
+        drain(attribute(lite0_subject, asked)),
+        drain(attribute(lite0_subject, asked)),
+    )
     assert [step.index for step in steps] == list(range(1, total_steps(lite0_subject, asked) + 1))
     assert {step.stage.split(":")[0] for step in steps} == {"smoothgrad", "grad_cam"}
     assert steps[-1].images.shape == (1, 3, 224, 224)
@@ -294,7 +288,7 @@ def test_steps_are_counted_and_the_same_seed_gives_the_same(
         assert one.values.tobytes() == other.values.tobytes()
         assert one.insertion_curve.tobytes() == other.insertion_curve.tobytes()
     asked = replace(asked, seed=4)
-    assert (run(attribute(lite0_subject, asked))[1].items[0].values != first.items[0].values).any()
+    assert (drain(attribute(lite0_subject, asked))[1].items[0].values != first.items[0].values).any()
 
 
 def test_bad_requests_name_the_field(lite0_subject: Subject, coffee: np.ndarray) -> None:
@@ -323,4 +317,4 @@ def test_a_model_without_rectifiers_is_refused(lite0_subject: Subject) -> None:
     for method in (Method.GUIDED_BACKPROPAGATION, Method.DECONVNET):
         asked = with_defaults(subject, AttributionParameters(image=image, methods=(method,)))
         with pytest.raises(PreconditionFailed, match="rectifier"):
-            run(attribute(subject, asked))
+            drain(attribute(subject, asked))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import tracemalloc
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -19,23 +18,14 @@ from endoscope_server.techniques.deep_dream import (
     total_steps,
     with_defaults,
 )
-from endoscope_server.techniques.parts.steps import Step
+from endoscope_server.techniques.parts.steps import Step, drain
 
 MIDDLE = "_blocks.6.add"
 
 
-def run(work: Generator[Step, None, Any]) -> tuple[list[Step], Any]:
-    steps = []
-    while True:
-        try:
-            steps.append(next(work))
-        except StopIteration as stop:
-            return steps, stop.value
-
-
 def dream(subject, **fields: Any) -> tuple[DeepDreamParameters, list[Step], np.ndarray]:
     parameters = with_defaults(subject, DeepDreamParameters(**fields))
-    return (parameters, *run(deep_dream(subject, parameters)))
+    return (parameters, *drain(deep_dream(subject, parameters)))
 
 
 def test_activations_as_gradient_are_the_gradient_of_half_their_squares(lite0_subject, lite0_pixels) -> None:

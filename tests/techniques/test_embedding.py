@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from endoscope_server.techniques.embedding import (
 )
 from endoscope_server.techniques.embedding.pca import principal_components
 from endoscope_server.techniques.embedding.quality import measure, trustworthiness
-from endoscope_server.techniques.parts.steps import Step
+from endoscope_server.techniques.parts.steps import Step, drain
 from endoscope_zoo.recipes.digits_cnn import is_held_out, pictures
 
 
@@ -35,19 +34,10 @@ def blank(layout: np.ndarray) -> Image.Image:
     return Image.new("RGB", (8, 8))
 
 
-def run(work: Generator[Any, None, Any]) -> tuple[list[Any], Any]:
-    steps = []
-    while True:
-        try:
-            steps.append(next(work))
-        except StopIteration as stop:
-            return [step for step in steps if step is not None], stop.value
-
-
 def embed(
     features: np.ndarray, labels: list[str], further: np.ndarray | None = None, **options: Any
 ) -> tuple[list[Step], Embedding]:
-    return run(embed_features(features, labels, EmbeddingParameters(**options), blank, further))
+    return drain(embed_features(features, labels, EmbeddingParameters(**options), blank, further))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +84,7 @@ def test_tsne_ends_where_scikit_learn_ends(digits) -> None:
         init=start.copy(), perplexity=20, max_iter=400, min_grad_norm=0, n_iter_without_progress=10**6
     )
     layout = theirs.fit_transform(features)
-    found, _ = run(tsne.layouts(features, start, 20, 400))
+    found, _ = drain(tsne.layouts(features, start, 20, 400))
     assert len(found) == 400
     assert np.array_equal(found[-1][0], layout)
     # A sum in single precision, whose order is the threads'.
@@ -147,9 +137,9 @@ def test_measures_are_scikit_learns(digits) -> None:
     # Digits are at equal distances now and then; a little noise tells them apart.
     features = features + np.random.default_rng(0).normal(0, 1e-2, features.shape)
     layout = principal_components(features, 2, 0).project(features)
-    _, trust = run(trustworthiness(features, layout, neighbors=7))
+    _, trust = drain(trustworthiness(features, layout, neighbors=7))
     assert trust == pytest.approx(manifold.trustworthiness(features, layout, n_neighbors=7), abs=1e-9)
-    _, found = run(measure(features, layout, labels, 0))
+    _, found = drain(measure(features, layout, labels, 0))
     assert found.silhouette == pytest.approx(metrics.silhouette_score(layout, labels))
     near = metrics.pairwise_distances(layout)
     np.fill_diagonal(near, np.inf)
@@ -161,12 +151,12 @@ def test_measures_are_scikit_learns(digits) -> None:
 def test_items_without_labels_are_left_out_of_what_needs_labels(digits) -> None:
     features, labels = digits
     layout = principal_components(features, 2, 0).project(features)
-    _, none = run(measure(features, layout, [""] * 600, 0))
+    _, none = drain(measure(features, layout, [""] * 600, 0))
     assert (none.silhouette, none.purity) == (None, None)
-    _, same = run(measure(features, layout, ["a"] * 600, 0))
+    _, same = drain(measure(features, layout, ["a"] * 600, 0))
     assert (same.silhouette, same.purity) == (None, 1.0)
-    _, half = run(measure(features, layout, [*labels[:300], *[""] * 300], 0))
-    _, alone = run(measure(features[:300], layout[:300], labels[:300], 0))
+    _, half = drain(measure(features, layout, [*labels[:300], *[""] * 300], 0))
+    _, alone = drain(measure(features[:300], layout[:300], labels[:300], 0))
     assert (half.silhouette, half.purity) == (alone.silhouette, alone.purity)
 
 

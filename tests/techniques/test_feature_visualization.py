@@ -24,16 +24,13 @@ from endoscope_server.techniques.parts.objectives import (
     WeightedSum,
 )
 from endoscope_server.techniques.parts.rectifiers import redirected
+from endoscope_server.techniques.parts.steps import drain
 
 
 def visualize(subject: Any, objectives: tuple[Any, ...], **fields: Any) -> FeatureVisualization:
     parameters = FeatureVisualizationParameters(objectives=objectives, height=224, width=224, **fields)
     work = visualize_feature(subject, parameters, bind(subject, parameters))
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            return stop.value
+    return drain(work)[1]
 
 
 def of_photos(subject: Any, objective: Any, pixels: dict[str, np.ndarray]) -> list[float]:

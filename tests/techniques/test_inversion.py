@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -18,22 +17,13 @@ from endoscope_server.techniques.inversion import (
     perceptual_distance,
     with_defaults,
 )
-from endoscope_server.techniques.parts.steps import Step
+from endoscope_server.techniques.parts.steps import Step, drain
 from endoscope_server.techniques.parts.subject import Subject
-
-
-def run(work: Generator[Step, None, Any]) -> tuple[list[Step], Any]:
-    steps = []
-    while True:
-        try:
-            steps.append(next(work))
-        except StopIteration as stop:
-            return steps, stop.value
 
 
 def invert(subject: Subject, **fields: Any) -> tuple[list[Step], Inversion]:
     parameters = with_defaults(subject, InversionParameters(**fields))
-    return run(invert_representation(subject, parameters))
+    return drain(invert_representation(subject, parameters))
 
 
 @pytest.mark.parametrize("name", ["chelsea", "coffee", "rocket", "astronaut"])

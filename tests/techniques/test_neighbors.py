@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from endoscope_server.errors import InvalidInput
 from endoscope_server.techniques import neighbors
 from endoscope_server.techniques.approximate import ApproximateIndex
 from endoscope_server.techniques.neighbors import Metric, NeighborIndex, NeighborParameters
+from endoscope_server.techniques.parts.steps import drain
 
 
 class InMemory:
@@ -40,17 +41,9 @@ class InMemory:
             yield positions, self.numbers[positions]
 
 
-def run(work: Generator[None, None, Any]) -> Any:
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            return stop.value
-
-
 def index_of(numbers: np.ndarray, metric: Metric = Metric.L2, **options: Any) -> NeighborIndex:
     index = NeighborIndex(InMemory(numbers), metric, **options)
-    run(index.build())
+    drain(index.build())
     return index
 
 
@@ -75,7 +68,7 @@ def test_exact_whatever_the_matrix_product_is_taken_in(dtype: torch.dtype, metri
         centres = generator.normal(size=(4, 96)).astype(np.float32)
         numbers = centres[generator.integers(0, 4, 2000)] + numbers * np.float32(1e-4)
         queries = numbers[:17] + queries * np.float32(1e-5)
-    found = run(index_of(numbers, metric).search(queries, 10))
+    found = drain(index_of(numbers, metric).search(queries, 10))[1]
     name = "euclidean" if metric is Metric.L2 else "cosine"
     # scikit-learn's fast distances lose digits, so it is given 64 bits and no shortcut.
     if metric is Metric.L2:
@@ -91,7 +84,7 @@ def test_the_same_as_scikit_learn(dtype: torch.dtype) -> None:
     generator = np.random.default_rng(1)
     numbers = np.maximum(generator.normal(size=(3000, 200)), 0).astype(np.float32)
     queries = np.maximum(generator.normal(size=(64, 200)), 0).astype(np.float32)
-    found = run(index_of(numbers).search(queries, 12))
+    found = drain(index_of(numbers).search(queries, 12))[1]
     distances, places = NearestNeighbors(n_neighbors=12, algorithm="brute").fit(numbers).kneighbors(queries)
     assert np.array_equal(found.positions, places)
     np.testing.assert_allclose(found.distances, distances, rtol=1e-4)
@@ -100,16 +93,16 @@ def test_the_same_as_scikit_learn(dtype: torch.dtype) -> None:
 def test_an_item_is_not_its_own_neighbour_but_a_copy_of_it_is(dtype: torch.dtype) -> None:
     numbers = np.random.default_rng(2).normal(size=(50, 8)).astype(np.float32)
     numbers[30] = numbers[7]
-    found = run(index_of(numbers).search(numbers[[7, 8]], 3, [7, 8]))
+    found = drain(index_of(numbers).search(numbers[[7, 8]], 3, [7, 8]))[1]
     assert (found.positions[0, 0], found.distances[0, 0]) == (30, 0)
     assert 8 not in found.positions[1]
-    everything = run(index_of(numbers).search(numbers[[7]], 49, [7]))
+    everything = drain(index_of(numbers).search(numbers[[7]], 49, [7]))[1]
     assert sorted(everything.positions[0]) == [place for place in range(50) if place != 7]
 
 
 def test_equal_distances_go_by_place(dtype: torch.dtype) -> None:
     numbers = np.repeat(np.eye(4, dtype=np.float32), 600, axis=0)
-    found = run(index_of(numbers).search(np.eye(4, dtype=np.float32)[1:2], 5))
+    found = drain(index_of(numbers).search(np.eye(4, dtype=np.float32)[1:2], 5))[1]
     assert found.positions[0].tolist() == [600, 601, 602, 603, 604]
 
 
@@ -118,23 +111,23 @@ def test_zero_vectors_and_numbers_that_are_not_finite(dtype: torch.dtype) -> Non
     numbers[3] = 0
     numbers[5, 2] = np.nan
     numbers[6, 2] = np.inf
-    found = run(index_of(numbers, Metric.COSINE).search(numbers[:1], 40))
+    found = drain(index_of(numbers, Metric.COSINE).search(numbers[:1], 40))[1]
     place = found.positions[0].tolist().index(3)
     assert found.distances[0, place] == 1
     assert set(found.positions[0, -2:]) == {5, 6}
     assert np.isinf(found.distances[0, -2:]).all()
     with pytest.raises(InvalidInput, match="not finite"):
-        run(index_of(numbers).search(numbers[5:6], 1))
+        drain(index_of(numbers).search(numbers[5:6], 1))
 
 
 def test_pixels_are_scaled_and_large_features_are_not_kept(dtype: torch.dtype, monkeypatch) -> None:
     generator = np.random.default_rng(4)
     numbers = generator.integers(0, 256, (300, 48)).astype(np.uint8)
-    kept = run(index_of(numbers, scale=1 / 255).search(numbers[:5], 6))
+    kept = drain(index_of(numbers, scale=1 / 255).search(numbers[:5], 6))[1]
     truth = np.sqrt((((numbers[:5, None].astype(float) - numbers[None]) / 255) ** 2).sum(-1))
     np.testing.assert_allclose(kept.distances, np.sort(truth, axis=1)[:, :6], rtol=1e-12)
     monkeypatch.setattr(neighbors, "_KEPT_BYTES", 0)
-    read = run(index_of(numbers, scale=1 / 255).search(numbers[:5], 6))
+    read = drain(index_of(numbers, scale=1 / 255).search(numbers[:5], 6))[1]
     assert np.array_equal(read.positions, kept.positions)
     assert np.array_equal(read.distances, kept.distances)
 
@@ -148,11 +141,11 @@ def test_approximate_search_tells_its_true_recall(metric: Metric) -> None:
         np.float32
     )
     index = ApproximateIndex(InMemory(numbers, 1000), metric)
-    run(index.build())
+    drain(index.build())
     assert 0.95 <= index.recall <= 1
     queries = (centres[:100] + 0.7 * generator.normal(size=(100, 32))).astype(np.float32)
-    found = run(index.search(queries, 10))
-    truth = run(index_of(numbers, metric).search(queries, 10))
+    found = drain(index.search(queries, 10))[1]
+    truth = drain(index_of(numbers, metric).search(queries, 10))[1]
     recall = np.mean(
         [len(set(a) & set(b)) / 10 for a, b in zip(found.positions, truth.positions, strict=True)]
     )
@@ -161,7 +154,7 @@ def test_approximate_search_tells_its_true_recall(metric: Metric) -> None:
     same = found.positions == truth.positions
     assert same.mean() > 0.8
     np.testing.assert_array_equal(found.distances[same], truth.distances[same])
-    own = run(index.search(numbers[:3], 10, [0, 1, 2]))
+    own = drain(index.search(numbers[:3], 10, [0, 1, 2]))[1]
     assert all(row not in own.positions[row] for row in range(3))
 
 

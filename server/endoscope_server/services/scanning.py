@@ -32,7 +32,7 @@ from endoscope_server.images.preprocessing import Preprocessing
 from endoscope_server.models import Model, Repository
 from endoscope_server.services import preprocessing
 from endoscope_server.services.calls import blaming, resource_id
-from endoscope_server.techniques.parts.steps import Step
+from endoscope_server.techniques.parts.steps import Step, retold
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,14 +221,10 @@ class Surveyor:
 def _steps(
     work: Generator[ScanStep | None, None, ScanResult],
 ) -> Generator[Step | None, None, ScanResult]:
-    while True:
-        try:
-            step = next(work)
-        except StopIteration as stop:
-            result: ScanResult = stop.value
-            return result
+    def tell(step: ScanStep | None) -> Step | None:
         if step is None:
-            yield None
-            continue
+            return None
         numbers = {**step.numbers, "images_done": float(step.done), "images_total": float(step.count)}
-        yield Step(0, 0, numbers, stage=f"extracting features: {step.done} of {step.count} pictures")
+        return Step(0, 0, numbers, stage=f"extracting features: {step.done} of {step.count} pictures")
+
+    return retold(work, tell)

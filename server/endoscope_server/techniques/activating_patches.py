@@ -131,11 +131,7 @@ def find_activating_patches(
 
     work = scan([peaks_of(selection.value) for selection in selections], observe)
     count = 0
-    while True:
-        try:
-            step = next(work)
-        except StopIteration:
-            break
+    for step in work:
         if step is None:
             yield None
             continue

@@ -24,7 +24,7 @@ from endoscope_server.techniques.parts.maps import feature_maps, relative_error
 from endoscope_server.techniques.parts.optimizers import Adam, Optimizer, Schedule
 from endoscope_server.techniques.parts.parameterization import Parameterization, PixelParameterization
 from endoscope_server.techniques.parts.regularizers import Regularizers
-from endoscope_server.techniques.parts.steps import Step
+from endoscope_server.techniques.parts.steps import Step, retold
 from endoscope_server.techniques.parts.subject import Subject, to_8_bit, to_float
 
 ALL_LAYERS = "*"
@@ -163,27 +163,16 @@ def invert_representation(
     count = len(parameters.layers)
     found = []
     for position, layer in enumerate(parameters.layers):
-        progress = (
-            position * parameters.steps,
-            count * parameters.steps,
-            f"layer {position + 1} of {count}, {layer}",
-        )
-        images = yield from _retold(_invert(subject, parameters, layer, original), *progress)
+        done, stage = position * parameters.steps, f"layer {position + 1} of {count}, {layer}"
+
+        def tell(step: Step, done: int = done, stage: str = stage) -> Step:
+            # Positive, as the formula has it: the loop makes its negative large.
+            losses = {**step.losses, "feature_error": -step.losses["feature_error"]}
+            return Step(done + step.index, count * parameters.steps, losses, step.images, stage)
+
+        images = yield from retold(_invert(subject, parameters, layer, original), tell)
         found.append(_measured(subject, parameters, layer, images, filed))
     return Inversion(tuple(found), filed[0], _curve(found))
-
-
-def _retold(
-    work: Generator[Step, None, Tensor], done: int, total: int, stage: str
-) -> Generator[Step, None, Tensor]:
-    """The steps of one layer among all, the error positive as the formula has it."""
-    while True:
-        try:
-            step = next(work)
-        except StopIteration as stop:
-            return stop.value
-        losses = {**step.losses, "feature_error": -step.losses["feature_error"]}
-        yield Step(done + step.index, total, losses, step.images, stage)
 
 
 def _invert(

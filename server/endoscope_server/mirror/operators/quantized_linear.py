@@ -98,12 +98,16 @@ def _row_zero(zero: Tensor | None) -> Tensor | None:
     return zero.unsqueeze(-1) if zero is not None and zero.ndim == 1 and zero.numel() > 1 else zero
 
 
+def _sums(a: Tensor, a_zero: Tensor | None, b: Tensor, b_zero: Tensor | None) -> Tensor:
+    """The matrix product of whole numbers less their zero points, exact."""
+    terms = a.shape[-1]
+    return torch.matmul(shifted(a, a_zero, terms), shifted(b, b_zero, terms))
+
+
 @operator("MatMulInteger", since=10)
 def _integer_product(_: Node) -> Function:
     def apply(a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
-        terms = a.shape[-1]
-        product = torch.matmul(shifted(a, _row_zero(a_zero), terms), shifted(b, b_zero, terms))
-        return whole(product, torch.int32)
+        return whole(_sums(a, _row_zero(a_zero), b, b_zero), torch.int32)
 
     return apply
 
@@ -123,8 +127,7 @@ def _quantized_product(node: Node) -> Function:
         y_scale: Tensor,
         y_zero: Tensor,
     ) -> Tensor:
-        terms = a.shape[-1]
-        sums = torch.matmul(shifted(a, _row_zero(a_zero), terms), shifted(b, b_zero, terms))
+        sums = _sums(a, _row_zero(a_zero), b, b_zero)
         scale = wide(_row_zero(a_scale)) * wide(b_scale) / wide(y_scale)  # type: ignore[arg-type]
         return to_range(sums.to(torch.float32) * scale, wide(y_zero), *limits(dtype), dtype)
 
@@ -148,8 +151,7 @@ def _quantized_general_product(node: Node) -> Function:
         y_zero: Tensor | None = None,
     ) -> Tensor:
         a, b = a.t() if left else a, b.t() if right else b
-        terms = a.shape[-1]
-        sums = torch.matmul(shifted(a, a_zero, terms), shifted(b, b_zero, terms))
+        sums = _sums(a, a_zero, b, b_zero)
         sums = sums if c is None else sums + c
         scaled = sums.to(torch.float32) * (alpha * a_scale * b_scale)
         if y_scale is None:
@@ -172,8 +174,7 @@ def _product_to_float(_: Node) -> Function:
         b_zero: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> Tensor:
-        terms = a.shape[-1]
-        sums = torch.matmul(shifted(a, _row_zero(a_zero), terms), shifted(b, b_zero, terms))
+        sums = _sums(a, _row_zero(a_zero), b, b_zero)
         result = sums.to(torch.float32) * (a_scale * b_scale)
         return result if bias is None else result + bias
 

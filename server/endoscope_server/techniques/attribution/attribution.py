@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Generator, Mapping
+import itertools
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +31,7 @@ from endoscope_server.techniques.attribution.scores import (
 from endoscope_server.techniques.attribution.smoothgrad import SMOOTHGRAD
 from endoscope_server.techniques.classification import ClassScore, scores_of
 from endoscope_server.techniques.parts.checks import check_number
-from endoscope_server.techniques.parts.steps import Step
+from endoscope_server.techniques.parts.steps import Step, retold
 from endoscope_server.techniques.parts.subject import Subject
 
 _SATURATED = 0.995
@@ -202,32 +203,23 @@ def attribute(
         PreconditionFailed: for guided backpropagation or the deconvnet on a model without rectifiers.
     """
     question = question_of(subject, parameters)
-    total, index = total_steps(subject, parameters), 0
+    total, indices = total_steps(subject, parameters), itertools.count(1)
+
+    def teller(term: str, stage: str, shown: NDArray[np.float32] | None = None) -> Callable[[float], Step]:
+        return lambda value: Step(next(indices), total, {term: value}, shown, stage)
+
     pixels = _eight_bit(parameters)[0]
     items = []
     for method in parameters.methods:
         work = WAYS[method].run(question)
-        while True:
-            try:
-                score = next(work)
-            except StopIteration as stop:
-                answer: Answer = stop.value
-                break
-            index += 1
-            yield Step(index, total, {"logit": score}, None, method.value)
+        answer: Answer = yield from retold(work, teller("logit", method.value))
         picture = _heat(pixels, answer)
         curves = []
         for name, curve in (("deletion", deletion_curve), ("insertion", insertion_curve)):
             scoring = curve(question, answer.importance())
-            while True:
-                try:
-                    probability = next(scoring)
-                except StopIteration as stop:
-                    curves.append(stop.value)
-                    break
-                index += 1
-                shown = (picture[None] / 255).astype(np.float32) if parameters.preview_every else None
-                yield Step(index, total, {"probability": probability}, shown, f"{method.value}: {name}")
+            shown = (picture[None] / 255).astype(np.float32) if parameters.preview_every else None
+            tell = teller("probability", f"{method.value}: {name}", shown)
+            curves.append((yield from retold(scoring, tell)))
         values = answer.values.detach().float().cpu().contiguous().numpy()
         items.append(Attribution(method, values, picture, answer.completeness_error, curves[0], curves[1]))
     (score_found,) = scores_of(subject.judged_logits(pixels[None]), [question.class_index])

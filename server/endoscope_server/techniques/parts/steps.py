@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+ToldT = TypeVar("ToldT")
+RetoldT = TypeVar("RetoldT")
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +36,28 @@ class Step:
 def preview_due(index: int, total: int, every: int) -> bool:
     """Whether step ``index`` of ``total`` carries a preview; ``every`` 0 means that none does."""
     return every > 0 and (index % every == 0 or index == total)
+
+
+def retold(
+    work: Generator[ToldT, None, ResultT], tell: Callable[[ToldT], RetoldT]
+) -> Generator[RetoldT, None, ResultT]:
+    """Work whose yields are told in other words; it returns what the work returns."""
+    while True:
+        try:
+            told = next(work)
+        except StopIteration as stop:
+            result: ResultT = stop.value
+            return result
+        yield tell(told)
+
+
+def drain(work: Generator[ToldT | None, None, ResultT]) -> tuple[list[ToldT], ResultT]:
+    """What work told until its end, and what it returned: for those who run a technique by themselves."""
+    steps: list[ToldT] = []
+    while True:
+        try:
+            told = next(work)
+        except StopIteration as stop:
+            return steps, stop.value
+        if told is not None:
+            steps.append(told)
