@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
+from lite import CLASSES, MODELS, Stranger, subject
 
-import endoscope_zoo
-from endoscope_server.graph import Fidelity, Graph, Sessions
 from endoscope_server.images.encoding import from_array
-from endoscope_server.images.preprocessing import Preprocessing
 from endoscope_server.images.tiles import tile
-from endoscope_server.mirror import from_onnx
 from endoscope_server.techniques.class_visualization import (
     PRESETS,
     ClassVisualization,
@@ -31,38 +25,7 @@ from endoscope_server.techniques.class_visualization import (
 from endoscope_server.techniques.parts.steps import drain
 from endoscope_server.techniques.parts.subject import Subject
 
-CLASSES = tuple(range(0, 1000, 50))
 BATCH = 10
-LITE = {"scale": 255.0, "mean": (127.0,) * 3, "std": (128.0,) * 3}
-
-
-def subject(folder: Path) -> Subject:
-    """EfficientNet-Lite0."""
-    graph = Graph.from_file(model("efficientnet-lite0", folder))
-    judge = Sessions(graph, fidelity=Fidelity.FAST)
-    return Subject(
-        graph, from_onnx(graph), judge.run, "input", Preprocessing(224, 224, **LITE), torch.device("cpu")
-    )
-
-
-def model(name: str, folder: Path) -> Path:
-    """A model of the zoo, exported if it was not."""
-    path = folder / f"{name}.onnx"
-    return path if path.is_file() else endoscope_zoo.get(name).export(folder)
-
-
-class Stranger:
-    """EfficientNet-Lite1, which sees the pictures for the first time."""
-
-    def __init__(self, folder: Path) -> None:
-        self._sessions = Sessions(Graph.from_file(model("efficientnet-lite1", folder)))
-        self._preprocessing = replace(Preprocessing(240, 240, **LITE), crop_fraction=1.0)
-
-    def rank(self, picture: Image.Image, wanted: int) -> int:
-        """The place of a class among the scores of a picture, from 1."""
-        values = self._preprocessing.prepare(picture)
-        logits = self._sessions.run({"input": values}, ["logits"])["logits"][0]
-        return 1 + int((logits > logits[wanted]).sum())
 
 
 def make(own: Subject, fields: dict[str, Any], classes: tuple[int, ...]) -> ClassVisualization:
@@ -75,7 +38,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--presets", nargs="*", default=list(PRESETS))
-    parser.add_argument("--models", type=Path, default=Path(".cache/zoo"))
+    parser.add_argument("--models", type=Path, default=MODELS)
     parser.add_argument("--out", type=Path, help="folder for a sheet of each preset's pictures")
     arguments = parser.parse_args()
     own, stranger = subject(arguments.models), Stranger(arguments.models)
