@@ -70,6 +70,16 @@ class GRPCInferenceServiceStub:
                 request_serializer=endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelInferRequest.SerializeToString,
                 response_deserializer=endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelStreamInferResponse.FromString,
                 _registered_method=True)
+        self.ModelConfig = channel.unary_unary(
+                '/inference.GRPCInferenceService/ModelConfig',
+                request_serializer=endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelConfigRequest.SerializeToString,
+                response_deserializer=endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelConfigResponse.FromString,
+                _registered_method=True)
+        self.ModelStatistics = channel.unary_unary(
+                '/inference.GRPCInferenceService/ModelStatistics',
+                request_serializer=endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelStatisticsRequest.SerializeToString,
+                response_deserializer=endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelStatisticsResponse.FromString,
+                _registered_method=True)
         self.RepositoryIndex = channel.unary_unary(
                 '/inference.GRPCInferenceService/RepositoryIndex',
                 request_serializer=endoscope__server_dot_protocols_dot_grpc__service__pb2.RepositoryIndexRequest.SerializeToString,
@@ -140,6 +150,20 @@ class GRPCInferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ModelConfig(self, request, context):
+        """How a model is run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ModelStatistics(self, request, context):
+        """What was inferred, and how long it took.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RepositoryIndex(self, request, context):
         """The models of the repository.
         """
@@ -198,6 +222,16 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
                     servicer.ModelStreamInfer,
                     request_deserializer=endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelInferRequest.FromString,
                     response_serializer=endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelStreamInferResponse.SerializeToString,
+            ),
+            'ModelConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.ModelConfig,
+                    request_deserializer=endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelConfigRequest.FromString,
+                    response_serializer=endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelConfigResponse.SerializeToString,
+            ),
+            'ModelStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.ModelStatistics,
+                    request_deserializer=endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelStatisticsRequest.FromString,
+                    response_serializer=endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelStatisticsResponse.SerializeToString,
             ),
             'RepositoryIndex': grpc.unary_unary_rpc_method_handler(
                     servicer.RepositoryIndex,
@@ -405,6 +439,60 @@ class GRPCInferenceService:
             '/inference.GRPCInferenceService/ModelStreamInfer',
             endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelInferRequest.SerializeToString,
             endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelStreamInferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/ModelConfig',
+            endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelConfigRequest.SerializeToString,
+            endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/ModelStatistics',
+            endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelStatisticsRequest.SerializeToString,
+            endoscope__server_dot_protocols_dot_grpc__service__pb2.ModelStatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,
