@@ -108,6 +108,7 @@ def test_each_result_of_a_job_is_known() -> None:
         ("get_filters", "order", activation_pb2.GetFiltersRequest),
         ("get_activations", "statistics", activation_pb2.GetActivationsRequest),
         ("run_audit", "chapters", audit_pb2.RunAuditRequest),
+        ("run_audit", "label_mapping", audit_pb2.RunAuditRequest),
         ("list_jobs", "states", job_service_pb2.ListJobsRequest),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +21,15 @@ class AuditFinding:
         chapter: Such as ``robustness``.
         values: Its numbers.
         pictures: Its pictures.
+        captions: What each picture shows.
+        not_applicable: Why the chapter does not apply; empty if it does.
     """
 
     chapter: str
     values: Mapping[str, Any]
     pictures: tuple[Picture, ...]
+    captions: tuple[str, ...]
+    not_applicable: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,23 +48,34 @@ class AuditReport(Showing):
     json: bytes
     provenance: Provenance
 
+    @property
+    def measures(self) -> Mapping[str, Any]:
+        """The numbers that count most, by chapter and name; see the report's ``names``."""
+        measures: Mapping[str, Any] = json.loads(self.json)["measures"]
+        return measures
+
     def shown(self) -> Sequence[Shown]:
         """The pictures of all chapters."""
         return [
-            Shown(f"{finding.chapter}-{index}", picture, finding.chapter)
+            Shown(f"{finding.chapter}-{index}", picture, caption)
             for finding in self.findings
-            for index, picture in enumerate(finding.pictures)
+            for index, (picture, caption) in enumerate(zip(finding.pictures, finding.captions, strict=True))
         ]
 
     def save(self, path: str | Path) -> list[Path]:
-        """Write ``report.html`` and ``report.json`` into a folder, or just the HTML to a ``.html`` file."""
+        """Write the report.
+
+        Args:
+            path: A ``.html`` file, beside which the JSON is written under the same name; a ``.json`` file,
+                for that alone; or a folder, in which they are called ``report.html`` and ``report.json``.
+        """
         path = Path(path)
-        if path.suffix == ".html":
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files = {path: self.html}
-        else:
-            path.mkdir(parents=True, exist_ok=True)
-            files = {path / "report.html": self.html, path / "report.json": self.json}
+        folder = path.parent if path.suffix in (".html", ".json") else path
+        folder.mkdir(parents=True, exist_ok=True)
+        page = path if folder != path else path / "report.html"
+        files = {page.with_suffix(".html"): self.html, page.with_suffix(".json"): self.json}
+        if path.suffix == ".json":
+            del files[path.with_suffix(".html")]
         for file, content in files.items():
             file.write_bytes(content)
         return list(files)

@@ -27,23 +27,25 @@ from endoscope.v1 import job_pb2 as endoscope_dot_v1_dot_job__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65ndoscope/v1/audit.proto\x12\x0c\x65ndoscope.v1\x1a\x18\x65ndoscope/v1/image.proto\x1a\x16\x65ndoscope/v1/job.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xd0\x01\n\x0fRunAuditRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12,\n\x08\x63hapters\x18\x03 \x03(\x0e\x32\x1a.endoscope.v1.AuditChapter\x12\x16\n\tmax_items\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08\x65psilons\x18\x05 \x03(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x03\x12)\n\x07options\x18\x07 \x01(\x0b\x32\x18.endoscope.v1.JobOptionsB\x0c\n\n_max_items\"\xc9\x01\n\x10RunAuditResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.endoscope.v1.JobHeaderH\x00\x12%\n\x04step\x18\x02 \x01(\x0b\x32\x15.endoscope.v1.JobStepH\x00\x12+\n\x06result\x18\x03 \x01(\x0b\x32\x19.endoscope.v1.AuditReportH\x00\x12-\n\x07\x66inding\x18\x04 \x01(\x0b\x32\x1a.endoscope.v1.AuditFindingH\x00\x42\x07\n\x05\x65vent\"\x8b\x01\n\x0c\x41uditFinding\x12+\n\x07\x63hapter\x18\x01 \x01(\x0e\x32\x1a.endoscope.v1.AuditChapter\x12\'\n\x06values\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x08pictures\x18\x03 \x03(\x0b\x32\x13.endoscope.v1.Image\"\x85\x01\n\x0b\x41uditReport\x12,\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1a.endoscope.v1.AuditFinding\x12\x0c\n\x04html\x18\x02 \x01(\x0c\x12\x0c\n\x04json\x18\x03 \x01(\x0c\x12,\n\nprovenance\x18\x04 \x01(\x0b\x32\x18.endoscope.v1.Provenance*\x89\x02\n\x0c\x41uditChapter\x12\x1d\n\x19\x41UDIT_CHAPTER_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41UDIT_CHAPTER_IDENTITY\x10\x01\x12\x18\n\x14\x41UDIT_CHAPTER_PARITY\x10\x02\x12\x1a\n\x16\x41UDIT_CHAPTER_ACCURACY\x10\x03\x12\x1c\n\x18\x41UDIT_CHAPTER_ROBUSTNESS\x10\x04\x12\x19\n\x15\x41UDIT_CHAPTER_FOOLING\x10\x05\x12\x19\n\x15\x41UDIT_CHAPTER_PRIVACY\x10\x06\x12\x1a\n\x16\x41UDIT_CHAPTER_FEATURES\x10\x07\x12\x18\n\x14\x41UDIT_CHAPTER_ERRORS\x10\x08\x32[\n\x0c\x41uditService\x12K\n\x08RunAudit\x12\x1d.endoscope.v1.RunAuditRequest\x1a\x1e.endoscope.v1.RunAuditResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65ndoscope/v1/audit.proto\x12\x0c\x65ndoscope.v1\x1a\x18\x65ndoscope/v1/image.proto\x1a\x16\x65ndoscope/v1/job.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xd4\x05\n\x0fRunAuditRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12,\n\x08\x63hapters\x18\x03 \x03(\x0e\x32\x1a.endoscope.v1.AuditChapter\x12\x16\n\tmax_items\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08\x65psilons\x18\x05 \x03(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x03\x12)\n\x07options\x18\x07 \x01(\x0b\x32\x18.endoscope.v1.JobOptions\x12\x13\n\x0bl2_epsilons\x18\x08 \x03(\x01\x12\x31\n\rlabel_mapping\x18\t \x01(\x0e\x32\x1a.endoscope.v1.LabelMapping\x12\x1f\n\x12max_attacked_items\x18\n \x01(\x05H\x01\x88\x01\x01\x12\x18\n\x0bmax_classes\x18\x0b \x01(\x05H\x02\x88\x01\x01\x12\x17\n\nmax_layers\x18\x0c \x01(\x05H\x03\x88\x01\x01\x12\x1f\n\x12max_inverted_items\x18\r \x01(\x05H\x04\x88\x01\x01\x12\x19\n\x0c\x61ttack_steps\x18\x0e \x01(\x05H\x05\x88\x01\x01\x12\x1a\n\rfooling_steps\x18\x0f \x01(\x05H\x06\x88\x01\x01\x12\x1c\n\x0finversion_steps\x18\x10 \x01(\x05H\x07\x88\x01\x01\x12 \n\x13visualization_steps\x18\x11 \x01(\x05H\x08\x88\x01\x01\x12\x32\n\rpreprocessing\x18\x12 \x01(\x0b\x32\x1b.endoscope.v1.PreprocessingB\x0c\n\n_max_itemsB\x15\n\x13_max_attacked_itemsB\x0e\n\x0c_max_classesB\r\n\x0b_max_layersB\x15\n\x13_max_inverted_itemsB\x0f\n\r_attack_stepsB\x10\n\x0e_fooling_stepsB\x12\n\x10_inversion_stepsB\x16\n\x14_visualization_steps\"\xc9\x01\n\x10RunAuditResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.endoscope.v1.JobHeaderH\x00\x12%\n\x04step\x18\x02 \x01(\x0b\x32\x15.endoscope.v1.JobStepH\x00\x12+\n\x06result\x18\x03 \x01(\x0b\x32\x19.endoscope.v1.AuditReportH\x00\x12-\n\x07\x66inding\x18\x04 \x01(\x0b\x32\x1a.endoscope.v1.AuditFindingH\x00\x42\x07\n\x05\x65vent\"\xb5\x01\n\x0c\x41uditFinding\x12+\n\x07\x63hapter\x18\x01 \x01(\x0e\x32\x1a.endoscope.v1.AuditChapter\x12\'\n\x06values\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x08pictures\x18\x03 \x03(\x0b\x32\x13.endoscope.v1.Image\x12\x10\n\x08\x63\x61ptions\x18\x04 \x03(\t\x12\x16\n\x0enot_applicable\x18\x05 \x01(\t\"\x85\x01\n\x0b\x41uditReport\x12,\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1a.endoscope.v1.AuditFinding\x12\x0c\n\x04html\x18\x02 \x01(\x0c\x12\x0c\n\x04json\x18\x03 \x01(\x0c\x12,\n\nprovenance\x18\x04 \x01(\x0b\x32\x18.endoscope.v1.Provenance*\x89\x02\n\x0c\x41uditChapter\x12\x1d\n\x19\x41UDIT_CHAPTER_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41UDIT_CHAPTER_IDENTITY\x10\x01\x12\x18\n\x14\x41UDIT_CHAPTER_PARITY\x10\x02\x12\x1a\n\x16\x41UDIT_CHAPTER_ACCURACY\x10\x03\x12\x1c\n\x18\x41UDIT_CHAPTER_ROBUSTNESS\x10\x04\x12\x19\n\x15\x41UDIT_CHAPTER_FOOLING\x10\x05\x12\x19\n\x15\x41UDIT_CHAPTER_PRIVACY\x10\x06\x12\x1a\n\x16\x41UDIT_CHAPTER_FEATURES\x10\x07\x12\x18\n\x14\x41UDIT_CHAPTER_ERRORS\x10\x08*v\n\x0cLabelMapping\x12\x1d\n\x19LABEL_MAPPING_UNSPECIFIED\x10\x00\x12\x16\n\x12LABEL_MAPPING_TEXT\x10\x01\x12\x17\n\x13LABEL_MAPPING_INDEX\x10\x02\x12\x16\n\x12LABEL_MAPPING_NONE\x10\x03\x32[\n\x0c\x41uditService\x12K\n\x08RunAudit\x12\x1d.endoscope.v1.RunAuditRequest\x1a\x1e.endoscope.v1.RunAuditResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'endoscope.v1.audit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUDITCHAPTER']._serialized_start=816
-  _globals['_AUDITCHAPTER']._serialized_end=1081
+  _globals['_AUDITCHAPTER']._serialized_start=1374
+  _globals['_AUDITCHAPTER']._serialized_end=1639
+  _globals['_LABELMAPPING']._serialized_start=1641
+  _globals['_LABELMAPPING']._serialized_end=1759
   _globals['_RUNAUDITREQUEST']._serialized_start=123
-  _globals['_RUNAUDITREQUEST']._serialized_end=331
-  _globals['_RUNAUDITRESPONSE']._serialized_start=334
-  _globals['_RUNAUDITRESPONSE']._serialized_end=535
-  _globals['_AUDITFINDING']._serialized_start=538
-  _globals['_AUDITFINDING']._serialized_end=677
-  _globals['_AUDITREPORT']._serialized_start=680
-  _globals['_AUDITREPORT']._serialized_end=813
-  _globals['_AUDITSERVICE']._serialized_start=1083
-  _globals['_AUDITSERVICE']._serialized_end=1174
+  _globals['_RUNAUDITREQUEST']._serialized_end=847
+  _globals['_RUNAUDITRESPONSE']._serialized_start=850
+  _globals['_RUNAUDITRESPONSE']._serialized_end=1051
+  _globals['_AUDITFINDING']._serialized_start=1054
+  _globals['_AUDITFINDING']._serialized_end=1235
+  _globals['_AUDITREPORT']._serialized_start=1238
+  _globals['_AUDITREPORT']._serialized_end=1371
+  _globals['_AUDITSERVICE']._serialized_start=1761
+  _globals['_AUDITSERVICE']._serialized_end=1852
 # @@protoc_insertion_point(module_scope)

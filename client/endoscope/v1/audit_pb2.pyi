@@ -70,6 +70,42 @@ AUDIT_CHAPTER_ERRORS: AuditChapter.ValueType  # 8
 """The nearest neighbours of the errors."""
 Global___AuditChapter: _TypeAlias = AuditChapter  # noqa: Y015
 
+class _LabelMapping:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LabelMappingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LabelMapping.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LABEL_MAPPING_UNSPECIFIED: _LabelMapping.ValueType  # 0
+    """By text or by index, whichever fits every label. Both fit and disagree, or only some labels fit: that
+    is an error that names them. None fits: chapters that need labels say that they are not applicable.
+    """
+    LABEL_MAPPING_TEXT: _LabelMapping.ValueType  # 1
+    """A label is a class's label in the model's card, or one of its names between commas; upper and lower
+    case, `_` and spaces are the same.
+    """
+    LABEL_MAPPING_INDEX: _LabelMapping.ValueType  # 2
+    """A label is a class's index."""
+    LABEL_MAPPING_NONE: _LabelMapping.ValueType  # 3
+    """Labels are not used."""
+
+class LabelMapping(_LabelMapping, metaclass=_LabelMappingEnumTypeWrapper):
+    """How a dataset's labels name classes of the model."""
+
+LABEL_MAPPING_UNSPECIFIED: LabelMapping.ValueType  # 0
+"""By text or by index, whichever fits every label. Both fit and disagree, or only some labels fit: that
+is an error that names them. None fits: chapters that need labels say that they are not applicable.
+"""
+LABEL_MAPPING_TEXT: LabelMapping.ValueType  # 1
+"""A label is a class's label in the model's card, or one of its names between commas; upper and lower
+case, `_` and spaces are the same.
+"""
+LABEL_MAPPING_INDEX: LabelMapping.ValueType  # 2
+"""A label is a class's index."""
+LABEL_MAPPING_NONE: LabelMapping.ValueType  # 3
+"""Labels are not used."""
+Global___LabelMapping: _TypeAlias = LabelMapping  # noqa: Y015
+
 @_typing.final
 class RunAuditRequest(_message.Message):
     """Request of RunAudit."""
@@ -83,27 +119,64 @@ class RunAuditRequest(_message.Message):
     EPSILONS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    L2_EPSILONS_FIELD_NUMBER: _builtins.int
+    LABEL_MAPPING_FIELD_NUMBER: _builtins.int
+    MAX_ATTACKED_ITEMS_FIELD_NUMBER: _builtins.int
+    MAX_CLASSES_FIELD_NUMBER: _builtins.int
+    MAX_LAYERS_FIELD_NUMBER: _builtins.int
+    MAX_INVERTED_ITEMS_FIELD_NUMBER: _builtins.int
+    ATTACK_STEPS_FIELD_NUMBER: _builtins.int
+    FOOLING_STEPS_FIELD_NUMBER: _builtins.int
+    INVERSION_STEPS_FIELD_NUMBER: _builtins.int
+    VISUALIZATION_STEPS_FIELD_NUMBER: _builtins.int
+    PREPROCESSING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. `models/{model}`."""
     dataset: _builtins.str
     """Required. `datasets/{dataset}`, with labels that are the model's."""
     max_items: _builtins.int
-    """Optional. The most pictures that are looked at, 1 or more. Default: 100."""
+    """Optional. The most pictures that are looked at, 1 to 5000; of more a random sample. Default: 100."""
     seed: _builtins.int
     """Optional. Seed of all random numbers. Default: 0."""
+    label_mapping: Global___LabelMapping.ValueType
+    """Optional. How the dataset's labels name classes. Default: whatever fits every label."""
+    max_attacked_items: _builtins.int
+    """Optional. The most pictures that are attacked, 1 to 1000. Default: 16."""
+    max_classes: _builtins.int
+    """Optional. The most classes that are fooled and visualised, 1 to 64. Default: 8."""
+    max_layers: _builtins.int
+    """Optional. The most layers that are inverted, 1 to 64, spread evenly over the depth. Default: 6."""
+    max_inverted_items: _builtins.int
+    """Optional. The most pictures that are inverted, 1 to 16. Default: 1."""
+    attack_steps: _builtins.int
+    """Optional. Steps of each attack, 1 to 1000. Default: 10."""
+    fooling_steps: _builtins.int
+    """Optional. The most steps of fooling, 1 to 10000. Default: 64."""
+    inversion_steps: _builtins.int
+    """Optional. Steps of the inversion of each layer, 1 to 10000. Default: 200."""
+    visualization_steps: _builtins.int
+    """Optional. Steps of class visualisation, 1 to 10000. Default: 64."""
     @_builtins.property
     def chapters(self) -> _containers.RepeatedScalarFieldContainer[Global___AuditChapter.ValueType]:
         """Optional. Default: all."""
 
     @_builtins.property
     def epsilons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Optional. Radii of the attacks, in [0, 1] pixel units, positive, rising. Default: 1/255, 2/255,
-        4/255, 8/255.
+        """Optional. Radii of the attacks in L-infinity, in [0, 1] pixel units, positive, rising. Default: 1/255,
+        2/255, 4/255, 8/255.
         """
 
     @_builtins.property
     def options(self) -> _job_pb2.JobOptions:
         """Optional. How the job is run."""
+
+    @_builtins.property
+    def l2_epsilons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Optional. Radii of the attacks in L2, in [0, 1] pixel units, positive, rising. Default: 0.25, 0.5, 1, 2."""
+
+    @_builtins.property
+    def preprocessing(self) -> _image_pb2.Preprocessing:
+        """Optional. Overrides the model's own preprocessing, field by field."""
 
     def __init__(
         self,
@@ -115,14 +188,58 @@ class RunAuditRequest(_message.Message):
         epsilons: _abc.Iterable[_builtins.float] | None = ...,
         seed: _builtins.int = ...,
         options: _job_pb2.JobOptions | None = ...,
+        l2_epsilons: _abc.Iterable[_builtins.float] | None = ...,
+        label_mapping: Global___LabelMapping.ValueType = ...,
+        max_attacked_items: _builtins.int | None = ...,
+        max_classes: _builtins.int | None = ...,
+        max_layers: _builtins.int | None = ...,
+        max_inverted_items: _builtins.int | None = ...,
+        attack_steps: _builtins.int | None = ...,
+        fooling_steps: _builtins.int | None = ...,
+        inversion_steps: _builtins.int | None = ...,
+        visualization_steps: _builtins.int | None = ...,
+        preprocessing: _image_pb2.Preprocessing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_items", b"_max_items", "max_items", b"max_items", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attack_steps", b"_attack_steps", "_fooling_steps", b"_fooling_steps", "_inversion_steps", b"_inversion_steps", "_max_attacked_items", b"_max_attacked_items", "_max_classes", b"_max_classes", "_max_inverted_items", b"_max_inverted_items", "_max_items", b"_max_items", "_max_layers", b"_max_layers", "_visualization_steps", b"_visualization_steps", "attack_steps", b"attack_steps", "fooling_steps", b"fooling_steps", "inversion_steps", b"inversion_steps", "max_attacked_items", b"max_attacked_items", "max_classes", b"max_classes", "max_inverted_items", b"max_inverted_items", "max_items", b"max_items", "max_layers", b"max_layers", "options", b"options", "preprocessing", b"preprocessing", "visualization_steps", b"visualization_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_items", b"_max_items", "chapters", b"chapters", "dataset", b"dataset", "epsilons", b"epsilons", "max_items", b"max_items", "model", b"model", "options", b"options", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attack_steps", b"_attack_steps", "_fooling_steps", b"_fooling_steps", "_inversion_steps", b"_inversion_steps", "_max_attacked_items", b"_max_attacked_items", "_max_classes", b"_max_classes", "_max_inverted_items", b"_max_inverted_items", "_max_items", b"_max_items", "_max_layers", b"_max_layers", "_visualization_steps", b"_visualization_steps", "attack_steps", b"attack_steps", "chapters", b"chapters", "dataset", b"dataset", "epsilons", b"epsilons", "fooling_steps", b"fooling_steps", "inversion_steps", b"inversion_steps", "l2_epsilons", b"l2_epsilons", "label_mapping", b"label_mapping", "max_attacked_items", b"max_attacked_items", "max_classes", b"max_classes", "max_inverted_items", b"max_inverted_items", "max_items", b"max_items", "max_layers", b"max_layers", "model", b"model", "options", b"options", "preprocessing", b"preprocessing", "seed", b"seed", "visualization_steps", b"visualization_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attack_steps: _TypeAlias = _typing.Literal["attack_steps"]  # noqa: Y015
+    _WhichOneofArgType__attack_steps: _TypeAlias = _typing.Literal["_attack_steps", b"_attack_steps"]  # noqa: Y015
+    _WhichOneofReturnType__fooling_steps: _TypeAlias = _typing.Literal["fooling_steps"]  # noqa: Y015
+    _WhichOneofArgType__fooling_steps: _TypeAlias = _typing.Literal["_fooling_steps", b"_fooling_steps"]  # noqa: Y015
+    _WhichOneofReturnType__inversion_steps: _TypeAlias = _typing.Literal["inversion_steps"]  # noqa: Y015
+    _WhichOneofArgType__inversion_steps: _TypeAlias = _typing.Literal["_inversion_steps", b"_inversion_steps"]  # noqa: Y015
+    _WhichOneofReturnType__max_attacked_items: _TypeAlias = _typing.Literal["max_attacked_items"]  # noqa: Y015
+    _WhichOneofArgType__max_attacked_items: _TypeAlias = _typing.Literal["_max_attacked_items", b"_max_attacked_items"]  # noqa: Y015
+    _WhichOneofReturnType__max_classes: _TypeAlias = _typing.Literal["max_classes"]  # noqa: Y015
+    _WhichOneofArgType__max_classes: _TypeAlias = _typing.Literal["_max_classes", b"_max_classes"]  # noqa: Y015
+    _WhichOneofReturnType__max_inverted_items: _TypeAlias = _typing.Literal["max_inverted_items"]  # noqa: Y015
+    _WhichOneofArgType__max_inverted_items: _TypeAlias = _typing.Literal["_max_inverted_items", b"_max_inverted_items"]  # noqa: Y015
     _WhichOneofReturnType__max_items: _TypeAlias = _typing.Literal["max_items"]  # noqa: Y015
     _WhichOneofArgType__max_items: _TypeAlias = _typing.Literal["_max_items", b"_max_items"]  # noqa: Y015
+    _WhichOneofReturnType__max_layers: _TypeAlias = _typing.Literal["max_layers"]  # noqa: Y015
+    _WhichOneofArgType__max_layers: _TypeAlias = _typing.Literal["_max_layers", b"_max_layers"]  # noqa: Y015
+    _WhichOneofReturnType__visualization_steps: _TypeAlias = _typing.Literal["visualization_steps"]  # noqa: Y015
+    _WhichOneofArgType__visualization_steps: _TypeAlias = _typing.Literal["_visualization_steps", b"_visualization_steps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attack_steps) -> _WhichOneofReturnType__attack_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fooling_steps) -> _WhichOneofReturnType__fooling_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__inversion_steps) -> _WhichOneofReturnType__inversion_steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attacked_items) -> _WhichOneofReturnType__max_attacked_items | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_classes) -> _WhichOneofReturnType__max_classes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_inverted_items) -> _WhichOneofReturnType__max_inverted_items | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_items) -> _WhichOneofReturnType__max_items | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_layers) -> _WhichOneofReturnType__max_layers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__visualization_steps) -> _WhichOneofReturnType__visualization_steps | None: ...
 
 Global___RunAuditRequest: _TypeAlias = RunAuditRequest  # noqa: Y015
 
@@ -179,8 +296,12 @@ class AuditFinding(_message.Message):
     CHAPTER_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     PICTURES_FIELD_NUMBER: _builtins.int
+    CAPTIONS_FIELD_NUMBER: _builtins.int
+    NOT_APPLICABLE_FIELD_NUMBER: _builtins.int
     chapter: Global___AuditChapter.ValueType
     """The chapter."""
+    not_applicable: _builtins.str
+    """Why the chapter does not apply to this model and dataset; empty if it does."""
     @_builtins.property
     def values(self) -> _struct_pb2.Struct:
         """Its numbers."""
@@ -189,16 +310,22 @@ class AuditFinding(_message.Message):
     def pictures(self) -> _containers.RepeatedCompositeFieldContainer[_image_pb2.Image]:
         """Its pictures."""
 
+    @_builtins.property
+    def captions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What each picture shows, in their order."""
+
     def __init__(
         self,
         *,
         chapter: Global___AuditChapter.ValueType = ...,
         values: _struct_pb2.Struct | None = ...,
         pictures: _abc.Iterable[_image_pb2.Image] | None = ...,
+        captions: _abc.Iterable[_builtins.str] | None = ...,
+        not_applicable: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chapter", b"chapter", "pictures", b"pictures", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["captions", b"captions", "chapter", b"chapter", "not_applicable", b"not_applicable", "pictures", b"pictures", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -217,7 +344,9 @@ class AuditReport(_message.Message):
     html: _builtins.bytes
     """The report as one HTML file that needs no other."""
     json: _builtins.bytes
-    """The report as JSON."""
+    """The report as JSON, in UTF-8. It has all numbers of the findings, and says in `names` what each means
+    and in `schema` which version of the names it is.
+    """
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditFinding]:
         """All chapters."""
