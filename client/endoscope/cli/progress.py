@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from endoscope.cli.half_blocks import HalfBlocks
 from endoscope.cli.session import Session
+from endoscope.cli.terminal_pictures import terminal_pictures
 from endoscope.results.jobs import Header, Step
 from endoscope.streams import Stream
 
@@ -75,7 +75,7 @@ class _Display:
             losses=f"{step.stage}  {in_words(step.losses)}".strip(),
         )
         if self._show and step.previews:
-            picture: RenderableType = HalfBlocks(step.previews[:_SHOWN_PICTURES], _ROWS)
+            picture = terminal_pictures(self.live.console, step.previews[:_SHOWN_PICTURES], _ROWS, live=True)
             self.live.update(Group(picture, self._progress))
 
 

@@ -11,10 +11,10 @@ from rich.text import Text
 
 from endoscope.calls.replaying import needs
 from endoscope.cli.command import command, options
-from endoscope.cli.half_blocks import HalfBlocks
 from endoscope.cli.progress import follow
 from endoscope.cli.running import IMAGE, SHOW
 from endoscope.cli.session import Session
+from endoscope.cli.terminal_pictures import terminal_pictures
 from endoscope.comparing import Comparison, compare
 from endoscope.results.showing import Showing
 
@@ -73,7 +73,7 @@ def replay(
     output = output or picture.with_name(f"{picture.stem}-replay.png")
     found.picture.save(output)
     if show and not session.as_json:
-        session.out.print(HalfBlocks([before, found.picture]))
+        session.out.print(terminal_pictures(session.out, [before, found.picture]))
     session.tell(found, Text("the same pixels", "green") if found.equal else "", files=[output])
     if not found.equal:
         raise click.ClickException(_why(found))

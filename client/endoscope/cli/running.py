@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import click
 from rich.console import RenderableType
 
-from endoscope.cli.half_blocks import HalfBlocks
 from endoscope.cli.progress import follow
 from endoscope.cli.session import Session
+from endoscope.cli.terminal_pictures import terminal_pictures
 from endoscope.results.showing import Showing
 from endoscope.streams import Stream
 
@@ -38,7 +38,11 @@ OUTPUT = click.option(
     help="Where pictures go: a folder, or a file. Default: this folder.",
 )
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all randomness.")
-SHOW = click.option("--show", is_flag=True, help="Show pictures in the terminal.")
+SHOW = click.option(
+    "--show",
+    is_flag=True,
+    help="Show pictures in the terminal: as sixels or by kitty's protocol where it can, else as half blocks.",
+)
 IMAGE = click.Path(path_type=Path, exists=True, dir_okay=False)
 """The type of arguments that are pictures."""
 
@@ -106,7 +110,7 @@ def finish(
         files = _save(result, output)
         if show and not session.as_json:
             pictures = [item.picture for item in result.shown()[:_SHOWN_PICTURES]]
-            session.out.print(HalfBlocks(pictures))
+            session.out.print(terminal_pictures(session.out, pictures))
     session.tell(result, tell(result), files=files)
 
 
