@@ -1,0 +1,16 @@
+// The services, as the page calls them: Connect over the page's own origin.
+
+import { createClient } from "@connectrpc/connect";
+import { createConnectTransport } from "@connectrpc/connect-web";
+
+import { ActivationService } from "../generated/endoscope/v1/activation_pb";
+import { DatasetService } from "../generated/endoscope/v1/dataset_pb";
+import { GradientService } from "../generated/endoscope/v1/gradient_pb";
+import { ModelService } from "../generated/endoscope/v1/model_pb";
+
+const transport = createConnectTransport({ baseUrl: location.origin, useBinaryFormat: true });
+
+export const models = createClient(ModelService, transport);
+export const datasets = createClient(DatasetService, transport);
+export const activations = createClient(ActivationService, transport);
+export const gradients = createClient(GradientService, transport);

@@ -1,0 +1,76 @@
+// Client streams from a browser. `fetch` sends no stream over HTTP/1.1, but it sends a Blob of any size from
+// disk: the whole stream, enveloped as the Connect protocol wants it, is one Blob that is never in memory.
+
+import type { DescMessage, DescMethodClientStreaming, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { codeFromString } from "@connectrpc/connect/protocol-connect";
+
+type Method<I extends DescMessage, O extends DescMessage> = DescMethodClientStreaming & { input: I; output: O };
+
+function envelope(size: number): Uint8Array<ArrayBuffer> {
+  const prefix = new Uint8Array(5);
+  new DataView(prefix.buffer).setUint32(1, size);
+  return prefix;
+}
+
+/** A message as parts of the body. */
+export function part<I extends DescMessage>(schema: I, message: MessageInitShape<I>): BlobPart[] {
+  const bytes = toBinary(schema, create(schema, message)) as Uint8Array<ArrayBuffer>;
+  return [envelope(bytes.length), bytes];
+}
+
+/** A message whose only field is a piece of a file, without reading the file: tag, length, the piece. */
+export function filePart(field: number, piece: Blob): BlobPart[] {
+  const head = [(field << 3) | 2];
+  for (let left = piece.size; ; left = Math.floor(left / 128)) {
+    head.push(left >= 128 ? (left % 128) | 128 : left);
+    if (left < 128) break;
+  }
+  return [envelope(head.length + piece.size), new Uint8Array(head), piece];
+}
+
+/** Sends a client stream, telling the share that is sent; the answer comes when all of it is there. */
+export async function send<I extends DescMessage, O extends DescMessage>(
+  method: Method<I, O>,
+  parts: BlobPart[],
+  told: (share: number) => void,
+  signal: AbortSignal,
+): Promise<MessageShape<O>> {
+  const answer = await post(`/${method.parent.typeName}/${method.name}`, new Blob(parts), told, signal);
+  let result: MessageShape<O> | undefined;
+  for (let at = 0; at + 5 <= answer.length; ) {
+    const flags = answer[at]!;
+    const size = new DataView(answer.buffer, answer.byteOffset + at + 1).getUint32(0);
+    const body = answer.subarray(at + 5, at + 5 + size);
+    if (flags & 2) {
+      const { error } = JSON.parse(new TextDecoder().decode(body)) as { error?: { code: string; message?: string } };
+      if (error) throw new ConnectError(error.message ?? "", codeFromString(error.code) ?? Code.Unknown);
+    } else {
+      result = fromBinary(method.output, body);
+    }
+    at += 5 + size;
+  }
+  if (!result) throw new ConnectError("the answer was cut off", Code.DataLoss);
+  return result;
+}
+
+/** XMLHttpRequest, since fetch does not tell how much of a body is sent. */
+function post(path: string, body: Blob, told: (share: number) => void, signal: AbortSignal): Promise<Uint8Array> {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", path);
+    request.responseType = "arraybuffer";
+    request.setRequestHeader("Content-Type", "application/connect+proto");
+    request.setRequestHeader("Connect-Protocol-Version", "1");
+    request.upload.onprogress = (event) => told(event.loaded / event.total);
+    request.onload = () =>
+      request.status === 200
+        ? resolve(new Uint8Array(request.response as ArrayBuffer))
+        : reject(new ConnectError(`the server answered ${request.status}`, Code.Unknown));
+    request.onerror = () => reject(new ConnectError("failed to fetch", Code.Unknown));
+    request.onabort = () => reject(new ConnectError("stopped", Code.Canceled));
+    signal.addEventListener("abort", () => request.abort(), { once: true });
+    request.send(body);
+  });
+}

@@ -1,0 +1,3 @@
+export function EmbeddingRoom(_: object) {
+  return <p class="muted">Not there yet.</p>;
+}
