@@ -17,6 +17,7 @@ from endoscope_server.techniques.classification import ClassScore, scores_of, st
 from endoscope_server.techniques.parts.ascent import ascend
 from endoscope_server.techniques.parts.checks import check_number
 from endoscope_server.techniques.parts.maco import MacoParameterization, transparency
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.optimizers import Adam, Optimizer, Schedule
 from endoscope_server.techniques.parts.parameterization import (
     FourierParameterization,
@@ -123,9 +124,14 @@ class ClassVisualization:
 
 
 def visualize_class(
-    subject: Subject, parameters: ClassVisualizationParameters
+    subject: Subject, parameters: ClassVisualizationParameters, memory: Memory | None = None
 ) -> Generator[Step, None, ClassVisualization]:
     """Pictures that raise the scores of classes before the softmax.
+
+    Args:
+        subject: The model.
+        parameters: What is wanted.
+        memory: To go on from; None to begin.
 
     Raises:
         InvalidInput: for a class that the model does not have.
@@ -154,6 +160,7 @@ def visualize_class(
         regularizers=parameters.regularizers,
         transforms=parameters.transforms,
         preview_every=parameters.preview_every,
+        memory=memory,
     )
     pictures = to_8_bit(images)
     logits = subject.judged_logits(as_filed(pictures, parameters.image_format))

@@ -15,11 +15,13 @@ from endoscope_server.errors import InvalidInput, PreconditionFailed
 from endoscope_server.graph import Layer
 from endoscope_server.techniques.parts.checks import check_number
 from endoscope_server.techniques.parts.maps import feature_maps
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.steps import Step, preview_due
 from endoscope_server.techniques.parts.subject import Subject, to_8_bit, to_float
 from endoscope_server.techniques.parts.tiling import cover, tiles
 
 DEFAULT_TILE = 512
+SMALLEST_TILE = 64
 MAX_SIDE = 16384
 _SMALLEST_OCTAVE = 1 / 3
 """Octaves whose shorter side is below this share of the model's own size show it next to nothing."""
@@ -105,7 +107,7 @@ class DeepDreamParameters:
         check_number("step_size", self.step_size, above=0)
         check_number("jitter", self.jitter, 0, MAX_SIDE)
         if self.tile_size:
-            check_number("tile_size", self.tile_size, 64, 4096)
+            check_number("tile_size", self.tile_size, SMALLEST_TILE, 4096)
         check_number("seed", self.seed, 0)
 
 
@@ -119,7 +121,7 @@ def with_defaults(subject: Subject, parameters: DeepDreamParameters) -> DeepDrea
     layers = parameters.layers or (LayerWeight(_middle(subject).alias),)
     for index, wanted in enumerate(layers):
         subject.resolve(wanted.layer, f"layers[{index}].layer")
-    own = max(subject.size) if subject.fixed_size else DEFAULT_TILE
+    own = max(SMALLEST_TILE, *subject.size) if subject.fixed_size else DEFAULT_TILE
     sizes = _octave_sizes(subject, parameters)
     return replace(parameters, layers=layers, tile_size=parameters.tile_size or own, octaves=len(sizes))
 
@@ -130,7 +132,9 @@ def total_steps(parameters: DeepDreamParameters) -> int:
     return frames * parameters.octaves * parameters.steps
 
 
-def deep_dream(subject: Subject, parameters: DeepDreamParameters) -> Generator[Step, None, NDArray[np.uint8]]:
+def deep_dream(
+    subject: Subject, parameters: DeepDreamParameters, memory: Memory | None = None
+) -> Generator[Step, None, NDArray[np.uint8]]:
     """Dream on a picture.
 
     The gradient at each layer is set equal to its activations, as of half their squared norm (over their
@@ -139,51 +143,51 @@ def deep_dream(subject: Subject, parameters: DeepDreamParameters) -> Generator[S
     Args:
         subject: The model.
         parameters: What is wanted, as :func:`with_defaults` gives it.
+        memory: To go on from; None to begin.
 
     Returns:
         The dream in 8 bits, channels x height x width, in the size of the picture.
     """
+    memory = memory or Memory()
     dreamer = _Dreamer(subject, parameters)
-    picture = torch.from_numpy(parameters.image.copy())[None].to(subject.device)
+    memory.generator("generator", dreamer.generator)
     sizes = _octave_sizes(subject, parameters)
-    zoom = parameters.zoom
-    frames = zoom.frames if zoom else 1
-    total = total_steps(parameters)
-    index = 0
-    for frame in range(frames):
-        if zoom and frame:
-            picture = _enlarge(picture, zoom.factor)
-        detail = torch.zeros_like(picture[..., :1, :1])
-        dream = picture
-        for number, size in enumerate(sizes):
-            base = _resize(picture, size)
-            dream = (base + _resize(detail, size)).clamp(0, 1)
-            stage = f"octave {number + 1} of {len(sizes)}"
-            for _ in range(parameters.steps):
-                dream, terms = dreamer.step(dream)
-                index += 1
-                last = zoom is not None and index % (len(sizes) * parameters.steps) == 0
-                shown = last or preview_due(index, total, parameters.preview_every if zoom is None else 0)
-                yield Step(
-                    index,
-                    total,
-                    terms,
-                    to_float(dream) if shown else None,
-                    f"frame {frame + 1} of {frames}, {stage}" if zoom else stage,
-                )
-            detail = dream - base
-        picture = dream
-    result: NDArray[np.uint8] = to_8_bit(picture)[0]
+    zoom, total = parameters.zoom, total_steps(parameters)
+    picture = torch.from_numpy(parameters.image.copy())[None].to(subject.device)
+    at = memory.variables("dream", index=0, picture=picture, dream=picture)
+    while at.index < total:
+        frame, rest = divmod(at.index, len(sizes) * parameters.steps)
+        number, place = divmod(rest, parameters.steps)
+        if place == 0:
+            detail = torch.zeros_like(at.dream[..., :1, :1])
+            if number:
+                detail = at.dream - _resize(at.picture, sizes[number - 1])
+            elif zoom and frame:
+                at.picture = _enlarge(at.dream, zoom.factor)
+            at.dream = (_resize(at.picture, sizes[number]) + _resize(detail, sizes[number])).clamp(0, 1)
+        at.dream, terms = dreamer.step(at.dream)
+        at.index += 1
+        last = zoom is not None and at.index % (len(sizes) * parameters.steps) == 0
+        shown = last or preview_due(at.index, total, parameters.preview_every if zoom is None else 0)
+        stage = f"octave {number + 1} of {len(sizes)}"
+        yield Step(
+            at.index,
+            total,
+            terms,
+            to_float(at.dream) if shown else None,
+            f"frame {frame + 1} of {zoom.frames}, {stage}" if zoom else stage,
+        )
+    result: NDArray[np.uint8] = to_8_bit(at.dream)[0]
     return result
 
 
 class _Dreamer:
-    """Takes the steps of a dream."""
+    """Takes the steps of a dream; ``generator`` draws its shifts."""
 
     def __init__(self, subject: Subject, parameters: DeepDreamParameters) -> None:
         self._subject = subject
         self._parameters = parameters
-        self._generator = torch.Generator().manual_seed(parameters.seed)
+        self.generator = torch.Generator().manual_seed(parameters.seed)
         self._guides: dict[str, Tensor] = {}
         if parameters.guide is not None:
             with torch.no_grad():
@@ -201,7 +205,7 @@ class _Dreamer:
         side = self._parameters.tile_size
         # In tiles any shift may be needed to hide their seams.
         reach = max(self._parameters.jitter, side if max(picture.shape[2:]) > side else 0)
-        down, right = torch.randint(-reach, reach + 1, (2,), generator=self._generator).tolist()
+        down, right = torch.randint(-reach, reach + 1, (2,), generator=self.generator).tolist()
         shifted = picture.roll((down, right), (2, 3))
         gradient = torch.zeros_like(shifted)
         places = tiles(shifted.shape[2], shifted.shape[3], side)

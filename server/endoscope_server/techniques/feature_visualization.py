@@ -12,14 +12,16 @@ from torch import Tensor
 
 from endoscope_server.errors import InvalidInput
 from endoscope_server.images.encoding import ImageFormat, as_filed
+from endoscope_server.mirror import Mirror
 from endoscope_server.techniques.parts.ascent import ascend
 from endoscope_server.techniques.parts.checks import check_number
 from endoscope_server.techniques.parts.maco import transparency
 from endoscope_server.techniques.parts.maps import feature_maps
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.objectives import Bound, DiversityObjective, Objective
 from endoscope_server.techniques.parts.optimizers import Adam, Optimizer
 from endoscope_server.techniques.parts.parameterization import FourierParameterization, Parameterization
-from endoscope_server.techniques.parts.rectifiers import redirected
+from endoscope_server.techniques.parts.rectifiers import redirected, woken
 from endoscope_server.techniques.parts.regularizers import Regularizers
 from endoscope_server.techniques.parts.steps import Step
 from endoscope_server.techniques.parts.subject import Subject, to_8_bit, to_float
@@ -43,7 +45,8 @@ class FeatureVisualizationParameters:
         parameterization: How the picture is made.
         optimizer: How steps are made.
         transforms: Between the picture and the model.
-        redirected_relu_steps: Steps at the start in which rectifiers pass gradients on where they are shut.
+        redirected_relu_steps: Steps at the start in which a picture that gets no gradient at all gets the one
+            that rectifiers pass on where they are shut.
         diversity_weight: Of a diversity term on the first objective's first layer, 0 or more.
         image_format: Of the files that the values are measured on.
         preview_every: Every how many steps the pictures are sent along; 0 for never.
@@ -109,7 +112,10 @@ def bind(subject: Subject, parameters: FeatureVisualizationParameters) -> tuple[
 
 
 def visualize_feature(
-    subject: Subject, parameters: FeatureVisualizationParameters, bound: tuple[Bound, ...]
+    subject: Subject,
+    parameters: FeatureVisualizationParameters,
+    bound: tuple[Bound, ...],
+    memory: Memory | None = None,
 ) -> Generator[Step, None, FeatureVisualization]:
     """Pictures that raise (or lower) objectives.
 
@@ -117,6 +123,7 @@ def visualize_feature(
         subject: The model.
         parameters: What is wanted.
         bound: The objectives as :func:`bind` gives them.
+        memory: To go on from; None to begin.
     """
     generator = torch.Generator().manual_seed(parameters.seed)
     shape = (len(bound), subject.preprocessing.channels, parameters.height, parameters.width)
@@ -126,19 +133,25 @@ def visualize_feature(
     needed = list(dict.fromkeys(name for item in (*bound, *diversity) for name in item.values))
     waking = redirected(subject.mirror) if parameters.redirected_relu_steps else subject.mirror
 
-    def objectives(images: Tensor, step: int) -> dict[str, Tensor]:
-        mirror = waking if step <= parameters.redirected_relu_steps else subject.mirror
+    def terms(images: Tensor, mirror: Mirror) -> dict[str, Tensor]:
         values = subject.values(images, needed, mirror)
         maps = {
             name: feature_maps(subject, name, value).split(len(images) // len(bound))
             for name, value in values.items()
         }
         scores = [item.score(maps, index) for index, item in enumerate(bound)]
-        terms = {"objective": sign * torch.stack(scores).sum()}
+        found = {"objective": sign * torch.stack(scores).sum()}
         for item in diversity:
             spread = torch.stack([item.score(maps, index) for index in range(len(bound))]).sum()
-            terms["diversity"] = parameters.diversity_weight * spread
-        return terms
+            found["diversity"] = parameters.diversity_weight * spread
+        return found
+
+    def objectives(images: Tensor, step: int) -> dict[str, Tensor]:
+        if step > parameters.redirected_relu_steps:
+            return terms(images, subject.mirror)
+        return woken(
+            images, lambda leaves: terms(leaves, subject.mirror), lambda leaves: terms(leaves, waking)
+        )
 
     images = yield from ascend(
         canvas,
@@ -149,6 +162,7 @@ def visualize_feature(
         regularizers=parameters.regularizers,
         transforms=parameters.transforms,
         preview_every=parameters.preview_every,
+        memory=memory,
     )
     pictures = to_8_bit(images)
     values = measure(subject, bound, as_filed(pictures, parameters.image_format))

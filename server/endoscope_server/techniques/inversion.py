@@ -21,6 +21,7 @@ from endoscope_server.images.plots import Curve, plot_over_depth
 from endoscope_server.techniques.parts.ascent import ascend
 from endoscope_server.techniques.parts.checks import check_number
 from endoscope_server.techniques.parts.maps import feature_maps, relative_error
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.optimizers import Adam, Optimizer, Schedule
 from endoscope_server.techniques.parts.parameterization import Parameterization, PixelParameterization
 from endoscope_server.techniques.parts.regularizers import Regularizers
@@ -145,7 +146,7 @@ def with_defaults(subject: Subject, parameters: InversionParameters) -> Inversio
 
 
 def invert_representation(
-    subject: Subject, parameters: InversionParameters
+    subject: Subject, parameters: InversionParameters, memory: Memory | None = None
 ) -> Generator[Step, None, Inversion]:
     """Find, for each layer, a picture whose features are those of the given one, from noise.
 
@@ -154,6 +155,7 @@ def invert_representation(
     Args:
         subject: The model.
         parameters: What is wanted, as :func:`with_defaults` gives it.
+        memory: To go on from; None to begin.
 
     Raises:
         PreconditionFailed: for a layer whose values don't depend on the picture, or are all zero.
@@ -161,8 +163,14 @@ def invert_representation(
     original = torch.from_numpy(parameters.image.copy())[None].to(subject.device)
     filed = as_filed(to_8_bit(original), ImageFormat.PNG)
     count = len(parameters.layers)
-    found = []
-    for position, layer in enumerate(parameters.layers):
+    memory = memory or Memory()
+    inverted = memory.variables("inverted", images=[]).images
+    # What is measured on a picture is the same each time, and need not be remembered.
+    found = [
+        _measured(subject, parameters, layer, images, filed)
+        for layer, images in zip(parameters.layers, inverted, strict=False)
+    ]
+    for position, layer in tuple(enumerate(parameters.layers))[len(found) :]:
         done, stage = position * parameters.steps, f"layer {position + 1} of {count}, {layer}"
 
         def tell(step: Step, done: int = done, stage: str = stage) -> Step:
@@ -170,13 +178,15 @@ def invert_representation(
             losses = {**step.losses, "feature_error": -step.losses["feature_error"]}
             return Step(done + step.index, count * parameters.steps, losses, step.images, stage)
 
-        images = yield from retold(_invert(subject, parameters, layer, original), tell)
+        work = _invert(subject, parameters, layer, original, memory.part("ascent"))
+        images = yield from retold(work, tell)
+        inverted.append(images)
         found.append(_measured(subject, parameters, layer, images, filed))
     return Inversion(tuple(found), filed[0], _curve(found))
 
 
 def _invert(
-    subject: Subject, parameters: InversionParameters, layer: str, original: Tensor
+    subject: Subject, parameters: InversionParameters, layer: str, original: Tensor, memory: Memory
 ) -> Generator[Step, None, Tensor]:
     name = subject.graph.resolve(layer)
     with torch.no_grad():
@@ -208,6 +218,7 @@ def _invert(
         generator=generator,
         regularizers=parameters.regularizers or default_regularizers(subject.graph, name),
         preview_every=parameters.preview_every,
+        memory=memory,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from endoscope_server.techniques.adversarial.parameters import (
 from endoscope_server.techniques.adversarial.problem import SURE, Problem
 from endoscope_server.techniques.adversarial.settling import settle
 from endoscope_server.techniques.classification import ClassScore, strongest_classes
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.steps import Step, preview_due
 from endoscope_server.techniques.parts.subject import Subject, to_8_bit, to_float
 
@@ -76,7 +78,7 @@ class Adversarials:
 
 
 def create_adversarial(
-    subject: Subject, parameters: AdversarialParameters
+    subject: Subject, parameters: AdversarialParameters, memory: Memory | None = None
 ) -> Generator[Step | None, None, Adversarials]:
     """Attack a model with a batch of pictures.
 
@@ -87,33 +89,37 @@ def create_adversarial(
     Args:
         subject: The model.
         parameters: What is wanted, as :func:`with_defaults` gives it.
+        memory: To go on from, at the beginning of a restart; None to begin.
     """
+    memory = memory or Memory()
     attack = ATTACKS[parameters.method]
     problem = _problem(subject, parameters)
-    generator = torch.Generator().manual_seed(parameters.seed)
-    best = Best(problem, minimal=attack.minimal)
-    index, total, restarts = 0, total_steps(parameters), parameters.restarts or 1
+    generator = memory.generator("generator", torch.Generator().manual_seed(parameters.seed))
+    best = memory.keep("best", Best(problem, minimal=attack.minimal))
+    total, restarts = total_steps(parameters), parameters.restarts or 1
     stops = attack.minimal or parameters.early_stop
     left = torch.nonzero(~best.fooled)[:, 0] if stops else torch.arange(len(best.images))
-    for restart in range(restarts):
-        if not len(left):
-            break
+    at = memory.variables("restarts", index=0, restart=0, left=left)
+    memory.freeze()
+    while at.restart < restarts and len(at.left):
         settings = Settings(
             parameters.steps or attack.steps,
             parameters.step_size or 0.0,
             parameters.early_stop,
             generator,
-            restart,
+            at.restart,
         )
-        stage = f"restart {restart + 1} of {restarts}" if restarts > 1 else ""
-        for progress in attack.run(problem.part(left), settings):
-            index += 1
-            best.offer(left, progress)
-            due = preview_due(index, total, parameters.preview_every)
+        stage = f"restart {at.restart + 1} of {restarts}" if restarts > 1 else ""
+        for progress in attack.run(problem.part(at.left), settings):
+            at.index += 1
+            best.offer(at.left, progress)
+            due = preview_due(at.index, total, parameters.preview_every)
             losses = {"loss": float(progress.loss.sum()), **best.losses()}
-            yield Step(index, total, losses, to_float(best.images) if due else None, stage)
+            yield Step(at.index, total, losses, to_float(best.images) if due else None, stage)
         if not attack.minimal or parameters.early_stop:
-            left = left[~best.fooled[left]]
+            at.left = at.left[~best.fooled[at.left]]
+        at.restart += 1
+        memory.freeze()
     images = problem.snap(best.images)
     if attack.minimal:
         images = yield from settle(problem, best.images)
@@ -161,6 +167,14 @@ class Best:
         self.images[chosen] = progress.images[better]
         self.margin[chosen] = progress.margin[better]
         self.size[chosen] = size[better]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best versions."""
+        return {"images": self.images, "margin": self.margin, "size": self.size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put them back."""
+        self.images, self.margin, self.size = state["images"], state["margin"], state["size"]
 
     def losses(self) -> dict[str, float]:
         """The share of pictures that fool the model, and margins and sizes by picture."""

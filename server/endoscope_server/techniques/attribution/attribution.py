@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import itertools
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 
@@ -31,6 +30,7 @@ from endoscope_server.techniques.attribution.scores import (
 from endoscope_server.techniques.attribution.smoothgrad import SMOOTHGRAD
 from endoscope_server.techniques.classification import ClassScore, scores_of
 from endoscope_server.techniques.parts.checks import check_number
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.steps import Step, retold
 from endoscope_server.techniques.parts.subject import Subject
 
@@ -190,27 +190,35 @@ def total_steps(subject: Subject, parameters: AttributionParameters) -> int:
 
 
 def attribute(
-    subject: Subject, parameters: AttributionParameters
+    subject: Subject, parameters: AttributionParameters, memory: Memory | None = None
 ) -> Generator[Step | None, None, Attributions]:
     """Share out a class's score over a picture, by each of the methods.
 
     Args:
         subject: The model.
         parameters: What is wanted, as :func:`with_defaults` gives it.
+        memory: To go on from, at the beginning of a method; None to begin.
 
     Raises:
         InvalidInput: for a Grad-CAM layer that the score does not depend on.
         PreconditionFailed: for guided backpropagation or the deconvnet on a model without rectifiers.
     """
+    memory = memory or Memory()
     question = question_of(subject, parameters)
-    total, indices = total_steps(subject, parameters), itertools.count(1)
+    memory.generator("generator", question.generator)
+    at = memory.variables("methods", index=0, items=[])
+    memory.freeze()
+    total = total_steps(subject, parameters)
 
     def teller(term: str, stage: str, shown: NDArray[np.float32] | None = None) -> Callable[[float], Step]:
-        return lambda value: Step(next(indices), total, {term: value}, shown, stage)
+        def tell(value: float) -> Step:
+            at.index += 1
+            return Step(at.index, total, {term: value}, shown, stage)
+
+        return tell
 
     pixels = _eight_bit(parameters)[0]
-    items = []
-    for method in parameters.methods:
+    for method in parameters.methods[len(at.items) :]:
         work = WAYS[method].run(question)
         answer: Answer = yield from retold(work, teller("logit", method.value))
         picture = _heat(pixels, answer)
@@ -221,7 +229,9 @@ def attribute(
             tell = teller("probability", f"{method.value}: {name}", shown)
             curves.append((yield from retold(scoring, tell)))
         values = answer.values.detach().float().cpu().contiguous().numpy()
-        items.append(Attribution(method, values, picture, answer.completeness_error, curves[0], curves[1]))
+        at.items.append((values, picture, answer.completeness_error, *curves))
+        memory.freeze()
+    items = (Attribution(method, *item) for method, item in zip(parameters.methods, at.items, strict=True))
     (score_found,) = scores_of(subject.judged_logits(pixels[None]), [question.class_index])
     return Attributions(tuple(items), score_found)
 

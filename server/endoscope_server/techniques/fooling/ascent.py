@@ -12,6 +12,7 @@ from torch import Tensor
 
 from endoscope_server.techniques.fooling.parameters import FoolingParameters, confidences
 from endoscope_server.techniques.parts.ascent import ascend
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.optimizers import Adam
 from endoscope_server.techniques.parts.parameterization import Pixels
 from endoscope_server.techniques.parts.regularizers import Regularizers
@@ -24,7 +25,9 @@ _SURPLUS = 0.5
 """The mirror goes on until the odds are better than asked for by e to this: ONNX Runtime is the judge."""
 
 
-def climb(subject: Subject, parameters: FoolingParameters) -> Generator[Step | None, None, NDArray[np.uint8]]:
+def climb(
+    subject: Subject, parameters: FoolingParameters, memory: Memory
+) -> Generator[Step | None, None, NDArray[np.uint8]]:
     """Ascend the log-odds of each class until the mirror is sure of the picture in 8 bits.
 
     Returns:
@@ -37,30 +40,32 @@ def climb(subject: Subject, parameters: FoolingParameters) -> Generator[Step | N
         start = 0.5 + _NOISE * torch.randn(shape, generator=generator)
     else:
         start = torch.from_numpy(parameters.image.copy()).expand(shape)
-    found = start.clamp(0, 1).to(subject.device)
+    start = start.clamp(0, 1).to(subject.device)
     wanted = parameters.log_odds + _SURPLUS
-    best = torch.full((len(classes),), -torch.inf, device=subject.device)
+    none_yet = torch.full((len(classes),), -torch.inf, device=subject.device)
+    best = memory.variables("best", images=start.clone(), odds=none_yet)
 
     def objectives(images: Tensor, _step: int) -> dict[str, Tensor]:
         rounded = images + ((images * 255).round() / 255 - images).detach()
         odds = _log_odds(subject.logits(rounded), classes)
-        better = (odds.detach() > best) & (best < wanted)
-        found[better], best[better] = images.detach()[better], odds.detach()[better]
+        better = (odds.detach() > best.odds) & (best.odds < wanted)
+        best.images[better], best.odds[better] = images.detach()[better], odds.detach()[better]
         return {"log_odds": odds.clamp(max=wanted).sum()}
 
     work = ascend(
-        Pixels(found),
+        Pixels(start),
         objectives,
         steps=parameters.steps or 1,
         optimizer=Adam(learning_rate=_RATE),
         generator=generator,
         regularizers=Regularizers(),
         preview_every=parameters.preview_every,
-        stop=lambda _images: bool((best >= wanted).all()),
+        stop=lambda _images: bool((best.odds >= wanted).all()),
+        memory=memory.part("ascent"),
     )
     for step in work:
-        yield replace(step, losses={**step.losses, **confidences(best.tolist())})
-    return to_8_bit(found)
+        yield replace(step, losses={**step.losses, **confidences(best.odds.tolist())})
+    return to_8_bit(best.images)
 
 
 def _log_odds(logits: Tensor, classes: Tensor) -> Tensor:

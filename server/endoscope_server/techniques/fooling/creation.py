@@ -9,6 +9,7 @@ from endoscope_server.techniques.classification import scores_of, strongest_clas
 from endoscope_server.techniques.fooling.ascent import climb
 from endoscope_server.techniques.fooling.evolution import evolve
 from endoscope_server.techniques.fooling.parameters import FoolingImages, FoolingMethod, FoolingParameters
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.steps import Step
 from endoscope_server.techniques.parts.subject import Subject
 
@@ -16,13 +17,14 @@ TOP = 5
 
 
 def create_fooling_images(
-    subject: Subject, parameters: FoolingParameters
+    subject: Subject, parameters: FoolingParameters, memory: Memory | None = None
 ) -> Generator[Step | None, None, FoolingImages]:
     """Seek a picture for each class, and have ONNX Runtime judge the decoded files.
 
     Args:
         subject: The model.
         parameters: What is wanted, as :func:`with_defaults` gives it.
+        memory: To go on from; None to begin.
 
     Raises:
         InvalidInput: for a class that the model does not have.
@@ -30,7 +32,7 @@ def create_fooling_images(
     for index, wanted in enumerate(parameters.classes):
         subject.check_class(wanted, f"classes[{index}]")
     seek = climb if parameters.method is FoolingMethod.GRADIENT else evolve
-    pictures = yield from seek(subject, parameters)
+    pictures = yield from seek(subject, parameters, memory or Memory())
     logits = subject.judged_logits(as_filed(pictures, parameters.image_format))
     scores = scores_of(logits, parameters.classes)
     success = tuple(score.probability >= parameters.confidence for score in scores)

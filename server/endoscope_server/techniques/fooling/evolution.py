@@ -8,6 +8,7 @@ as Fontaine et al. (2020) put it to use in MAP-Elites: it needs far fewer pictur
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 from cmaes import CMA
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from endoscope_server.images.encoding import ImageFormat, as_filed
 from endoscope_server.techniques.fooling.parameters import FoolingParameters, confidences
 from endoscope_server.techniques.fooling.pattern import Pattern
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.steps import Step, preview_due
 from endoscope_server.techniques.parts.subject import Subject
 
@@ -51,6 +53,14 @@ class Archive:
                 self.log_odds[niche] = log_odds[winner, niche]
                 self.genomes[niche], self.pictures[niche] = genomes[winner], pictures[winner]
 
+    def state_dict(self) -> dict[str, Any]:
+        """The best of each class."""
+        return vars(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put them back."""
+        vars(self).update(state)
+
 
 class Emitter:
     """Breeds for one niche, and starts anew from the niche's elite when it is stuck or has been overtaken.
@@ -82,9 +92,30 @@ class Emitter:
         self._idle = 0 if best > self._best else self._idle + 1
         self._best = max(self._best, best)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where its search stands."""
+        strategy = None
+        if self._strategy is not None:
+            strategy = {name: value for name, value in vars(self._strategy).items() if name != "_rng"}
+            strategy["random"] = self._strategy._rng.get_state(legacy=False)  # noqa: SLF001  it has no other
+        seeds = self._seeds.bit_generator.state
+        return {"seeds": seeds, "best": self._best, "idle": self._idle, "strategy": strategy}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Search on from there."""
+        self._seeds.bit_generator.state = state["seeds"]
+        self._best, self._idle = state["best"], state["idle"]
+        self._strategy = None
+        if state["strategy"] is not None:
+            saved = dict(state["strategy"])
+            random = saved.pop("random")
+            self._strategy = CMA(saved["_mean"], _SIGMA, population_size=_POPULATION)
+            vars(self._strategy).update(saved)
+            self._strategy._rng.set_state(random)  # noqa: SLF001
+
 
 def evolve(
-    subject: Subject, parameters: FoolingParameters
+    subject: Subject, parameters: FoolingParameters, memory: Memory
 ) -> Generator[Step | None, None, NDArray[np.uint8]]:
     """Breed for each class until ONNX Runtime is sure of its elite; a step is one population a class.
 
@@ -94,9 +125,12 @@ def evolve(
     classes = np.asarray(parameters.classes)
     shape = (subject.preprocessing.channels, *subject.size)
     pattern = Pattern(*shape)
-    archive = Archive(len(classes), pattern.size, shape)
+    at = memory.variables("loop", index=0, done=False)
+    archive = memory.keep("archive", Archive(len(classes), pattern.size, shape))
     seeds = np.random.default_rng(parameters.seed)
-    emitters = [Emitter(int(seeds.integers(2**31))) for _ in classes]
+    emitters = [
+        memory.keep(f"emitter {niche}", Emitter(int(seeds.integers(2**31)))) for niche in range(len(classes))
+    ]
     wanted = parameters.log_odds + _SURPLUS
 
     def compete(genomes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -108,24 +142,24 @@ def evolve(
         archive.offer(genomes, pictures, log_odds)
         return log_odds
 
-    for _ in range(_POOL):
+    for _ in range(0 if at.index else _POOL):
         compete(seeds.normal(size=(_POPULATION, pattern.size)))
         yield None
     total = parameters.steps or 1
-    for index in range(1, total + 1):
+    while at.index < total and not at.done:
         for niche, emitter in enumerate(emitters):
             if archive.log_odds[niche] >= wanted:
                 continue
             genomes = emitter.breed(archive.genomes[niche], float(archive.log_odds[niche]))
             emitter.learn(genomes, compete(genomes)[:, niche])
             yield None
-        done = bool((archive.log_odds >= wanted).all())
-        due = preview_due(index, total, parameters.preview_every) or (done and parameters.preview_every > 0)
+        at.index += 1
+        at.done = bool((archive.log_odds >= wanted).all())
+        due = preview_due(at.index, total, parameters.preview_every)
+        due = due or (at.done and parameters.preview_every > 0)
         shown = (archive.pictures / 255).astype(np.float32) if due else None
         losses = {"log_odds": float(archive.log_odds.sum()), **confidences(archive.log_odds.tolist())}
-        yield Step(index, total, losses, shown)
-        if done:
-            break
+        yield Step(at.index, total, losses, shown)
     return archive.pictures
 
 

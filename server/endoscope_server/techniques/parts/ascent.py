@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 import torch
 from torch import Tensor
 
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.optimizers import Optimizer, Stepper
 from endoscope_server.techniques.parts.parameterization import Canvas
 from endoscope_server.techniques.parts.regularizers import Regularizers
@@ -29,6 +30,7 @@ def ascend(
     transforms: Sequence[Transform] = (),
     preview_every: int = 0,
     stop: Callable[[Tensor], bool] | None = None,
+    memory: Memory | None = None,
 ) -> Generator[Step, None, Tensor]:
     """Make a picture's objectives large, less its regularisers.
 
@@ -42,12 +44,18 @@ def ascend(
         transforms: Between the canvas and the objectives, drawn anew in each step.
         preview_every: Every how many steps the picture is sent along; 0 for never.
         stop: Told the picture after each step; true ends the loop.
+        memory: Of the canvas, the optimiser, the random numbers and the step; None for a fresh one.
 
     Returns:
         The picture, batch x channels x height x width in [0, 1].
     """
-    stepper = Stepper(optimizer, canvas.parameters, steps)
-    for index in range(1, steps + 1):
+    memory = memory or Memory()
+    stepper = memory.keep("optimizer", Stepper(optimizer, canvas.parameters, steps))
+    memory.keep("canvas", canvas)
+    memory.generator("generator", generator)
+    at = memory.variables("loop", index=0, done=False)
+    while at.index < steps and not at.done:
+        index = at.index = at.index + 1
         terms: dict[str, Tensor] = {}
 
         def loss(index: int = index, terms: dict[str, Tensor] = terms) -> Tensor:
@@ -66,11 +74,9 @@ def ascend(
             canvas.blur(regularizers.blur_sigma)
         with torch.no_grad():
             images = canvas.image()
-            done = stop is not None and stop(images)
-        shown = preview_due(index, steps, preview_every) or (done and preview_every > 0)
+            at.done = stop is not None and stop(images)
+        shown = preview_due(index, steps, preview_every) or (at.done and preview_every > 0)
         losses = {name: float(value.detach()) for name, value in terms.items()}
         yield Step(index, steps, losses, to_float(images) if shown else None)
-        if done:
-            break
     with torch.no_grad():
         return canvas.image().clone()

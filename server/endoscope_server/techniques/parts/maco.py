@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from endoscope_server.techniques.parts.parameterization import Canvas, mix_colors
+from endoscope_server.techniques.parts.parameterization import Canvas, Leaves, mix_colors
 
 _DECAY = 1.2
 """How natural magnitude falls with frequency: about this power over real photos (Torralba and Oliva 2003)."""
@@ -37,7 +38,7 @@ class MacoParameterization:
         return MacoCanvas(phase.to(device), magnitude, frequency, (height, width))
 
 
-class MacoCanvas:
+class MacoCanvas(Leaves):
     """A picture of fixed magnitude.
 
     Attributes:
@@ -47,7 +48,7 @@ class MacoCanvas:
     """
 
     def __init__(self, phase: Tensor, magnitude: Tensor, frequency: Tensor, size: tuple[int, int]) -> None:
-        self.parameters = [phase.requires_grad_()]
+        super().__init__(phase)
         self.transparency = torch.zeros(len(phase), *size, device=phase.device)
         self._magnitude = magnitude
         self._frequency = frequency
@@ -76,6 +77,17 @@ class MacoCanvas:
         """The transparency of each picture, scaled to [0, 1] up to its 99th percentile."""
         levels = self.transparency.flatten(1).quantile(0.99, dim=1).clamp(min=1e-30)
         return (self.transparency / levels[:, None, None]).clamp(0, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The phases, what blurs left of the magnitude, and the transparency."""
+        more = {"sharpness": self._sharpness, "transparency": self.transparency}
+        return {**super().state_dict(), **more}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put them back."""
+        super().load_state_dict(state)
+        self._sharpness.copy_(state["sharpness"])
+        self.transparency.copy_(state["transparency"])
 
     def _note(self, gradient: Tensor) -> None:
         self.transparency += gradient.detach().abs().mean(1)

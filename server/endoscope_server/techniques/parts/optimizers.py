@@ -6,7 +6,7 @@ import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -118,6 +118,14 @@ class Stepper:
         self._rates = [group["lr"] for group in self._torch.param_groups]
         self._schedule = optimizer.schedule
         self._total = total
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the rule remembers of the steps before."""
+        return self._torch.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with that."""
+        self._torch.load_state_dict(state)
 
     def step(self, index: int, loss: Callable[[], Tensor]) -> None:
         """One step down the loss, which may be asked for more than once."""

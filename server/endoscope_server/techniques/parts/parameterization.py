@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -43,6 +43,35 @@ class Canvas(Protocol):
     def blur(self, sigma: float) -> None:
         """Blur the picture (or what is squashed to it) by a Gaussian of ``sigma`` pixels."""
         ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the picture is made of."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Make the picture that a state is of."""
+        ...
+
+
+class Leaves:
+    """A canvas's parameters, which can be saved and put back.
+
+    Args:
+        parameter: The one tensor that is optimised.
+    """
+
+    def __init__(self, parameter: Tensor) -> None:
+        self.parameters = [parameter.requires_grad_()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The parameters."""
+        return {"parameters": [parameter.detach() for parameter in self.parameters]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the parameters back."""
+        with torch.no_grad():
+            for parameter, saved in zip(self.parameters, state["parameters"], strict=True):
+                parameter.copy_(saved)
 
 
 class Parameterization(Protocol):
@@ -81,7 +110,7 @@ class PixelParameterization:
         return Pixels(noise + 0.5)
 
 
-class Pixels:
+class Pixels(Leaves):
     """A canvas whose parameters are the pixels.
 
     Args:
@@ -89,7 +118,7 @@ class Pixels:
     """
 
     def __init__(self, pixels: Tensor) -> None:
-        self.parameters = [pixels.clone().requires_grad_()]
+        super().__init__(pixels.clone())
 
     def image(self) -> Tensor:
         """The pixels."""
@@ -147,7 +176,7 @@ class FourierParameterization:
         return _Squashed(spectrum, paint, blur, mix=self.decorrelate_colors)
 
 
-class _Squashed:
+class _Squashed(Leaves):
     """A canvas whose values are mixed to colours and squashed to [0, 1] by a sigmoid."""
 
     def __init__(
@@ -158,7 +187,7 @@ class _Squashed:
         *,
         mix: bool,
     ) -> None:
-        self.parameters = [parameter.requires_grad_()]
+        super().__init__(parameter)
         self._paint = paint
         self._blur = blur
         self._mix = mix
