@@ -32,7 +32,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,faiss,umap,ray,zoo,demo,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,faiss,umap,ray,telemetry,zoo,demo,dev]'
 	touch $@ $(VENV)/.demo
 
 $(VENV):

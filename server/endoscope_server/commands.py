@@ -5,112 +5,91 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from typing import Any, get_origin
 
 import click
 
 from endoscope_server.errors import EndoscopeError
+from endoscope_server.settings import PREFIX, Settings, flag_of, resolve
 
 
-@click.command()
-@click.option(
-    "--listen", default="127.0.0.1:50051", show_default=True, help="host:port; port 0 takes one that is free."
-)
-@click.option(
-    "--state",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("endoscope-state"),
-    show_default=True,
-    help="Folder for uploads, certificates and jobs; made if it is not there.",
-)
-@click.option(
-    "--models",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder of .onnx files to serve; only read.",
-)
-@click.option(
-    "--datasets-root",
-    "datasets_roots",
-    type=click.Path(path_type=Path, exists=True),
-    multiple=True,
-    help="Folder below which clients may make datasets of what is there; may be given several times.",
-)
-@click.option(
-    "--engine",
-    default="local",
-    show_default=True,
-    help="What scans datasets: local, ray (a cluster of this machine), or the address of a Ray cluster that "
-    "sees the same files.",
-)
-@click.option(
-    "--approximate-above",
-    type=click.IntRange(0),
-    default=50_000,
-    show_default=True,
-    help="With more pictures than these, a client may ask for approximate neighbours.",
-)
-@click.option(
-    "--port-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File that gets the port once the server listens.",
-)
-@click.option(
-    "--concurrency", type=click.IntRange(1), default=4, show_default=True, help="Jobs that take turns."
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Threads of ONNX Runtime; 0: its own choice.",
-)
-@click.option(
-    "--grace",
-    type=click.FloatRange(0),
-    default=5.0,
-    show_default=True,
-    help="Seconds that calls have when the server stops.",
-)
-def serve(
-    listen: str,
-    state: Path,
-    models: Path | None,
-    datasets_roots: tuple[Path, ...],
-    engine: str,
-    approximate_above: int,
-    port_file: Path | None,
-    concurrency: int,
-    threads: int,
-    grace: float,
-) -> None:
-    """Serve models over gRPC until SIGTERM or Ctrl-C.
+class _Serve(click.Command):
+    """A command with an option for each setting, shown in sections."""
 
-    Example: endoscope serve --listen 127.0.0.1:50051 --state ./state --models ./models
-    """
-    # The engines take seconds to import: --help must not wait for them.
-    from endoscope_server.files import write_whole
-    from endoscope_server.services.server import Server, Settings
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += [_option(name) for name in Settings.model_fields]
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settings = Settings(
-        listen,
-        state,
-        models,
-        datasets_roots,
-        engine=engine,
-        approximate_above=approximate_above,
-        concurrency=concurrency,
-        threads=threads,
-        grace=grace,
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the settings by sections, then what else there is."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            known = parameter.name in Settings.model_fields
+            section = flag_of(str(parameter.name)).section if known else "Other"
+            if record is not None:
+                sections.setdefault(section, []).append(record)
+        sections["Other"] = sections.pop("Other")
+        for section, records in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(records)
+
+
+def _option(name: str) -> click.Option:
+    """The option of a setting. Values are checked by the schema, for all sources alike."""
+    field, flag = Settings.model_fields[name], flag_of(name)
+    default, several = field.default, get_origin(field.annotation) is tuple
+    shown = default not in (None, ()) and not isinstance(default, bool)
+    return click.Option(
+        [f"{flag.name}/--no-{flag.name[2:]}" if isinstance(default, bool) else flag.name, name],
+        default=None,
+        type=bool if isinstance(default, bool) else str,
+        multiple=several,
+        metavar=flag.metavar or None,
+        help=f"{field.description}  [default: {default}]" if shown else field.description,
     )
 
-    async def main() -> None:
-        server = Server(settings)
-        await server.start()
-        if port_file is not None:
-            await asyncio.to_thread(write_whole, port_file, str(server.port).encode())
-        await server.run_until_signalled()
 
+@click.command(cls=_Serve, epilog=f"Example: {PREFIX}STATE=./state endoscope serve --models ./models")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar=f"{PREFIX}CONFIG",
+    help="TOML file of settings; its keys are the flags' names with underscores.",
+)
+@click.option(
+    "--print-config",
+    is_flag=True,
+    help="Print all settings as such a file, say where they are from, and end.",
+)
+def serve(config: Path | None, print_config: bool, **flags: Any) -> None:
+    """Serve models over gRPC until SIGTERM or Ctrl-C.
+
+    Every setting is a flag such as --approximate-above, an environment variable such as
+    ENDOSCOPE_APPROXIMATE_ABOVE, or a key such as approximate_above of the file. Flags go before the
+    environment, the environment before the file.
+    """
     try:
-        asyncio.run(main())
+        resolved = resolve({name: value for name, value in flags.items() if value not in (None, ())}, config)
+    except EndoscopeError as error:
+        raise click.UsageError(error.message) from error
+    if print_config:
+        click.echo(resolved.as_toml())
+        return
+    try:
+        asyncio.run(_run(resolved.settings))
     except EndoscopeError as error:
         raise click.ClickException(error.message) from error
+
+
+async def _run(settings: Settings) -> None:
+    # The engines take seconds to import: --help must not wait for them.
+    from endoscope_server.files import write_whole
+    from endoscope_server.services.server import Server
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    server = Server(settings)
+    await server.start()
+    if settings.port_file is not None:
+        await asyncio.to_thread(write_whole, settings.port_file, str(server.port).encode())
+    await server.run_until_signalled()

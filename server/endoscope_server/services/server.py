@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from dataclasses import dataclass
-from pathlib import Path
 
 import grpc.aio
 from google.protobuf import descriptor_pool
@@ -38,6 +36,7 @@ from endoscope_server.services.model_service import ModelService
 from endoscope_server.services.reflection import ReflectionService
 from endoscope_server.services.scanning import Surveyor
 from endoscope_server.services.status import StatusInterceptor
+from endoscope_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -52,33 +51,6 @@ BESIDE = (
 )
 
 MAX_REQUEST_BYTES = 256 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a server is run.
-
-    Attributes:
-        listen: ``host:port``; port 0 takes a free one. ``unix:PATH`` works too.
-        state: The folder that is ours.
-        models: A folder of ``.onnx`` files that is only read; None for none.
-        datasets_roots: Folders below which datasets may be made.
-        engine: What scans datasets: ``local``, ``ray``, or the address of a Ray cluster.
-        approximate_above: With more items than these, neighbours may be searched for approximately.
-        concurrency: How many jobs take turns.
-        threads: Threads of ONNX Runtime; 0 leaves it to ONNX Runtime.
-        grace: Seconds that running calls have when the server stops.
-    """
-
-    listen: str
-    state: Path
-    models: Path | None = None
-    datasets_roots: tuple[Path, ...] = ()
-    engine: str = "local"
-    approximate_above: int = 50_000
-    concurrency: int = 4
-    threads: int = 0
-    grace: float = 5.0
 
 
 class Server:
