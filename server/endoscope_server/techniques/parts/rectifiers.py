@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from endoscope_server.errors import PreconditionFailed
 from endoscope_server.mirror import Mirror
 from endoscope_server.mirror.node import Function, Node
+
+Terms = Callable[[Tensor], dict[str, Tensor]]
+"""Pictures to numbers by name."""
 
 _ON = ("Relu", "Clip")
 
@@ -66,6 +70,32 @@ def redirected(mirror: Mirror) -> Mirror:
     only in the direction that opens it. A model without rectifiers is as it was.
     """
     return _with_rectifiers(mirror, _Redirected)
+
+
+def woken(images: Tensor, ordinary: Terms, waking: Terms) -> dict[str, Tensor]:
+    """Terms whose gradient is the ordinary one, or the waking one for pictures that get none at all.
+
+    Args:
+        images: batch x channels x height x width.
+        ordinary: The terms of pictures, by name.
+        waking: The same by a :func:`redirected` mirror, which is slower: asked only if it is needed.
+
+    Returns:
+        The terms; what flows back to the images was computed already.
+    """
+    leaves = images.detach().requires_grad_()
+
+    def gradient_of(terms: dict[str, Tensor]) -> Tensor:
+        return torch.autograd.grad(torch.stack(list(terms.values())).sum(), leaves)[0]
+
+    found = ordinary(leaves)
+    gradient = gradient_of(found)
+    alive = gradient.abs().amax((1, 2, 3)) > 0
+    if not bool(alive.all()):
+        gradient = torch.where(alive.view(-1, 1, 1, 1), gradient, gradient_of(waking(leaves)))
+    name, *others = found
+    carried = ((images - leaves.detach()) * gradient).sum()
+    return {name: found[name].detach() + carried, **{other: found[other].detach() for other in others}}
 
 
 def guided(mirror: Mirror) -> Mirror:
