@@ -91,6 +91,7 @@ class Client:
 
     list_datasets = _method(datasets.list_datasets)
     get_dataset = _method(datasets.get_dataset)
+    list_items = _method(datasets.list_items)
     create_dataset = _method(datasets.create_dataset)
     upload_images = _method(datasets.upload_images)
     delete_dataset = _method(datasets.delete_dataset)

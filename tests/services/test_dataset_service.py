@@ -277,3 +277,47 @@ def test_scans_of_what_is_not_there(stub, failure) -> None:
     assert failure(lambda: extract(stub, "nobody"))[:3] == (NOT_FOUND, "dataset", "UNKNOWN_DATASET")
     request = dataset_pb2.ExtractFeaturesRequest(dataset="album", model="models/nobody")
     assert failure(lambda: list(stub.ExtractFeatures(request, timeout=20)))[:2] == (NOT_FOUND, "model")
+
+
+def test_items_come_in_order_with_thumbnails(stub, album) -> None:
+    names, labels, token = [], set(), ""
+    while True:
+        request = dataset_pb2.ListItemsRequest(dataset="album", page_size=30, page_token=token)
+        answer = stub.ListItems(request, timeout=30)
+        for place, item in enumerate(answer.items, len(names)):
+            assert item.item == place
+            names.append(item.item_name)
+            labels.add(item.label)
+            if item.item_name == "chelsea/broken.jpg":
+                assert not item.HasField("thumbnail")
+                continue
+            small = Image.open(io.BytesIO(item.thumbnail.encoded))
+            whole = Image.open(album / item.item_name)
+            assert max(small.size) == 96
+            assert small.width / small.height == pytest.approx(whole.width / whole.height, rel=0.02)
+        token = answer.next_page_token
+        if not token:
+            break
+    assert len(names) == 42
+    assert labels == {"chelsea", "coffee", "rocket", "astronaut"}
+    two = dataset_pb2.ListItemsRequest(dataset="album", items=[41, 3], thumbnail_size=0)
+    picked = stub.ListItems(two, timeout=30).items
+    assert [item.item_name for item in picked] == [names[41], names[3]]
+    assert not any(item.HasField("thumbnail") for item in picked)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"items": [0, 42]}, "items[1]"),
+        ({"items": [-1]}, "items[0]"),
+        ({"items": [0] * 1001}, "items"),
+        ({"thumbnail_size": 513}, "thumbnail_size"),
+        ({"page_size": 1001}, "page_size"),
+        ({"page_token": "x"}, "page_token"),
+        ({"dataset": ""}, "dataset"),
+    ],
+)
+def test_items_that_can_not_be_listed(stub, failure, fields, field) -> None:
+    request = dataset_pb2.ListItemsRequest(**{"dataset": "album", **fields})
+    assert failure(lambda: stub.ListItems(request, timeout=10))[:2] == (INVALID, field)

@@ -11,7 +11,7 @@ from endoscope.calls.options import PreprocessingLike, job_options
 from endoscope.errors import invalid
 from endoscope.messages import decode, encode
 from endoscope.pictures import PictureLike
-from endoscope.results.datasets import Dataset, ExtractedFeatures
+from endoscope.results.datasets import Dataset, DatasetItem, ExtractedFeatures
 from endoscope.v1 import dataset_pb2, dataset_pb2_grpc
 
 _STUB = dataset_pb2_grpc.DatasetServiceStub
@@ -33,6 +33,22 @@ def get_dataset(name: str) -> Unary[Dataset]:
         name: ``datasets/{dataset}``, or the last part alone.
     """
     return Unary(_STUB, "GetDataset", encode(dataset_pb2.GetDatasetRequest, name=name), _dataset)
+
+
+def list_items(
+    dataset: str, items: Sequence[int] = (), *, thumbnail_size: int | None = None
+) -> Paged[DatasetItem]:
+    """A dataset's pictures, in their order.
+
+    Args:
+        dataset: ``datasets/{dataset}``, or the last part alone.
+        items: Only these, by their index, at most 1000.
+        thumbnail_size: Longer side of the thumbnails, in pixels, 0 to 512; 0: none. Default: 96.
+    """
+    request = encode(
+        dataset_pb2.ListItemsRequest, dataset=dataset, items=items, thumbnail_size=thumbnail_size
+    )
+    return Paged(_STUB, "ListItems", request, "items", DatasetItem)
 
 
 def create_dataset(dataset_id: str, path: str | Path) -> Unary[Dataset]:

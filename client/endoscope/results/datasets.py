@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from endoscope.pictures import Picture
 from endoscope.results.jobs import Provenance
 
 
@@ -64,6 +65,23 @@ class Dataset:
     def dataset_id(self) -> str:
         """The last part of its name, which alone will do in a request."""
         return self.name.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DatasetItem:
+    """A picture of a dataset.
+
+    Attributes:
+        item: Its index in the dataset.
+        item_name: Its path in the dataset.
+        label: Its label; may be empty.
+        thumbnail: A small picture of it; None if not asked for, and of a file that can't be decoded.
+    """
+
+    item: int
+    item_name: str
+    label: str
+    thumbnail: Picture | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from endoscope.v1 import job_pb2 as endoscope_dot_v1_dot_job__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65ndoscope/v1/dataset.proto\x12\x0c\x65ndoscope.v1\x1a\x18\x65ndoscope/v1/image.proto\x1a\x16\x65ndoscope/v1/job.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nitem_count\x18\x02 \x01(\x03\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07skipped\x18\x06 \x03(\x0b\x32\x19.endoscope.v1.SkippedItem\x12.\n\x08\x66\x65\x61tures\x18\x07 \x03(\x0b\x32\x1c.endoscope.v1.StoredFeatures\"0\n\x0bSkippedItem\x12\x11\n\titem_name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"e\n\x0eStoredFeatures\x12\x19\n\x11model_fingerprint\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x12\n\nitem_count\x18\x03 \x01(\x03\x12\x15\n\rfeature_count\x18\x04 \x01(\x03\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x14ListDatasetsResponse\x12\'\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x15.endoscope.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x12GetDatasetResponse\x12&\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x15.endoscope.v1.Dataset\"8\n\x14\x43reateDatasetRequest\x12\x12\n\ndataset_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"?\n\x15\x43reateDatasetResponse\x12&\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x15.endoscope.v1.Dataset\"\x7f\n\x13UploadImagesRequest\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32 .endoscope.v1.UploadImagesHeaderH\x00\x12,\n\x05image\x18\x02 \x01(\x0b\x32\x1b.endoscope.v1.UploadedImageH\x00\x42\x06\n\x04part\"(\n\x12UploadImagesHeader\x12\x12\n\ndataset_id\x18\x01 \x01(\t\"U\n\rUploadedImage\x12\x11\n\titem_name\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\"\n\x05image\x18\x03 \x01(\x0b\x32\x13.endoscope.v1.Image\">\n\x14UploadImagesResponse\x12&\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x15.endoscope.v1.Dataset\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteDatasetResponse\"\xbb\x01\n\x16\x45xtractFeaturesRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06layers\x18\x03 \x03(\t\x12\x12\n\nbatch_size\x18\x04 \x01(\x05\x12\x32\n\rpreprocessing\x18\x05 \x01(\x0b\x32\x1b.endoscope.v1.Preprocessing\x12)\n\x07options\x18\x06 \x01(\x0b\x32\x18.endoscope.v1.JobOptions\"\xa7\x01\n\x17\x45xtractFeaturesResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.endoscope.v1.JobHeaderH\x00\x12%\n\x04step\x18\x02 \x01(\x0b\x32\x15.endoscope.v1.JobStepH\x00\x12\x31\n\x06result\x18\x03 \x01(\x0b\x32\x1f.endoscope.v1.ExtractedFeaturesH\x00\x42\x07\n\x05\x65vent\"\xe6\x01\n\x11\x45xtractedFeatures\x12\x16\n\x0e\x63omputed_count\x18\x01 \x01(\x03\x12\x14\n\x0creused_count\x18\x02 \x01(\x03\x12*\n\x07skipped\x18\x03 \x03(\x0b\x32\x19.endoscope.v1.SkippedItem\x12\x19\n\x11images_per_second\x18\x04 \x01(\x01\x12.\n\x08\x66\x65\x61tures\x18\x05 \x03(\x0b\x32\x1c.endoscope.v1.StoredFeatures\x12,\n\nprovenance\x18\x06 \x01(\x0b\x32\x18.endoscope.v1.Provenance2\xa7\x04\n\x0e\x44\x61tasetService\x12U\n\x0cListDatasets\x12!.endoscope.v1.ListDatasetsRequest\x1a\".endoscope.v1.ListDatasetsResponse\x12O\n\nGetDataset\x12\x1f.endoscope.v1.GetDatasetRequest\x1a .endoscope.v1.GetDatasetResponse\x12X\n\rCreateDataset\x12\".endoscope.v1.CreateDatasetRequest\x1a#.endoscope.v1.CreateDatasetResponse\x12W\n\x0cUploadImages\x12!.endoscope.v1.UploadImagesRequest\x1a\".endoscope.v1.UploadImagesResponse(\x01\x12X\n\rDeleteDataset\x12\".endoscope.v1.DeleteDatasetRequest\x1a#.endoscope.v1.DeleteDatasetResponse\x12`\n\x0f\x45xtractFeatures\x12$.endoscope.v1.ExtractFeaturesRequest\x1a%.endoscope.v1.ExtractFeaturesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65ndoscope/v1/dataset.proto\x12\x0c\x65ndoscope.v1\x1a\x18\x65ndoscope/v1/image.proto\x1a\x16\x65ndoscope/v1/job.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nitem_count\x18\x02 \x01(\x03\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07skipped\x18\x06 \x03(\x0b\x32\x19.endoscope.v1.SkippedItem\x12.\n\x08\x66\x65\x61tures\x18\x07 \x03(\x0b\x32\x1c.endoscope.v1.StoredFeatures\"0\n\x0bSkippedItem\x12\x11\n\titem_name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"e\n\x0eStoredFeatures\x12\x19\n\x11model_fingerprint\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x12\n\nitem_count\x18\x03 \x01(\x03\x12\x15\n\rfeature_count\x18\x04 \x01(\x03\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x14ListDatasetsResponse\x12\'\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x15.endoscope.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x12GetDatasetResponse\x12&\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x15.endoscope.v1.Dataset\"\x89\x01\n\x10ListItemsRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\r\n\x05items\x18\x02 \x03(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x1b\n\x0ethumbnail_size\x18\x05 \x01(\x05H\x00\x88\x01\x01\x42\x11\n\x0f_thumbnail_size\"V\n\x11ListItemsResponse\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.endoscope.v1.DatasetItem\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"e\n\x0b\x44\x61tasetItem\x12\x0c\n\x04item\x18\x01 \x01(\x03\x12\x11\n\titem_name\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12&\n\tthumbnail\x18\x04 \x01(\x0b\x32\x13.endoscope.v1.Image\"8\n\x14\x43reateDatasetRequest\x12\x12\n\ndataset_id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"?\n\x15\x43reateDatasetResponse\x12&\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x15.endoscope.v1.Dataset\"\x7f\n\x13UploadImagesRequest\x12\x32\n\x06header\x18\x01 \x01(\x0b\x32 .endoscope.v1.UploadImagesHeaderH\x00\x12,\n\x05image\x18\x02 \x01(\x0b\x32\x1b.endoscope.v1.UploadedImageH\x00\x42\x06\n\x04part\"(\n\x12UploadImagesHeader\x12\x12\n\ndataset_id\x18\x01 \x01(\t\"U\n\rUploadedImage\x12\x11\n\titem_name\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\"\n\x05image\x18\x03 \x01(\x0b\x32\x13.endoscope.v1.Image\">\n\x14UploadImagesResponse\x12&\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x15.endoscope.v1.Dataset\"$\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteDatasetResponse\"\xbb\x01\n\x16\x45xtractFeaturesRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06layers\x18\x03 \x03(\t\x12\x12\n\nbatch_size\x18\x04 \x01(\x05\x12\x32\n\rpreprocessing\x18\x05 \x01(\x0b\x32\x1b.endoscope.v1.Preprocessing\x12)\n\x07options\x18\x06 \x01(\x0b\x32\x18.endoscope.v1.JobOptions\"\xa7\x01\n\x17\x45xtractFeaturesResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.endoscope.v1.JobHeaderH\x00\x12%\n\x04step\x18\x02 \x01(\x0b\x32\x15.endoscope.v1.JobStepH\x00\x12\x31\n\x06result\x18\x03 \x01(\x0b\x32\x1f.endoscope.v1.ExtractedFeaturesH\x00\x42\x07\n\x05\x65vent\"\xe6\x01\n\x11\x45xtractedFeatures\x12\x16\n\x0e\x63omputed_count\x18\x01 \x01(\x03\x12\x14\n\x0creused_count\x18\x02 \x01(\x03\x12*\n\x07skipped\x18\x03 \x03(\x0b\x32\x19.endoscope.v1.SkippedItem\x12\x19\n\x11images_per_second\x18\x04 \x01(\x01\x12.\n\x08\x66\x65\x61tures\x18\x05 \x03(\x0b\x32\x1c.endoscope.v1.StoredFeatures\x12,\n\nprovenance\x18\x06 \x01(\x0b\x32\x18.endoscope.v1.Provenance2\xf5\x04\n\x0e\x44\x61tasetService\x12U\n\x0cListDatasets\x12!.endoscope.v1.ListDatasetsRequest\x1a\".endoscope.v1.ListDatasetsResponse\x12O\n\nGetDataset\x12\x1f.endoscope.v1.GetDatasetRequest\x1a .endoscope.v1.GetDatasetResponse\x12L\n\tListItems\x12\x1e.endoscope.v1.ListItemsRequest\x1a\x1f.endoscope.v1.ListItemsResponse\x12X\n\rCreateDataset\x12\".endoscope.v1.CreateDatasetRequest\x1a#.endoscope.v1.CreateDatasetResponse\x12W\n\x0cUploadImages\x12!.endoscope.v1.UploadImagesRequest\x1a\".endoscope.v1.UploadImagesResponse(\x01\x12X\n\rDeleteDataset\x12\".endoscope.v1.DeleteDatasetRequest\x1a#.endoscope.v1.DeleteDatasetResponse\x12`\n\x0f\x45xtractFeatures\x12$.endoscope.v1.ExtractFeaturesRequest\x1a%.endoscope.v1.ExtractFeaturesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,28 +48,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDATASETREQUEST']._serialized_end=682
   _globals['_GETDATASETRESPONSE']._serialized_start=684
   _globals['_GETDATASETRESPONSE']._serialized_end=744
-  _globals['_CREATEDATASETREQUEST']._serialized_start=746
-  _globals['_CREATEDATASETREQUEST']._serialized_end=802
-  _globals['_CREATEDATASETRESPONSE']._serialized_start=804
-  _globals['_CREATEDATASETRESPONSE']._serialized_end=867
-  _globals['_UPLOADIMAGESREQUEST']._serialized_start=869
-  _globals['_UPLOADIMAGESREQUEST']._serialized_end=996
-  _globals['_UPLOADIMAGESHEADER']._serialized_start=998
-  _globals['_UPLOADIMAGESHEADER']._serialized_end=1038
-  _globals['_UPLOADEDIMAGE']._serialized_start=1040
-  _globals['_UPLOADEDIMAGE']._serialized_end=1125
-  _globals['_UPLOADIMAGESRESPONSE']._serialized_start=1127
-  _globals['_UPLOADIMAGESRESPONSE']._serialized_end=1189
-  _globals['_DELETEDATASETREQUEST']._serialized_start=1191
-  _globals['_DELETEDATASETREQUEST']._serialized_end=1227
-  _globals['_DELETEDATASETRESPONSE']._serialized_start=1229
-  _globals['_DELETEDATASETRESPONSE']._serialized_end=1252
-  _globals['_EXTRACTFEATURESREQUEST']._serialized_start=1255
-  _globals['_EXTRACTFEATURESREQUEST']._serialized_end=1442
-  _globals['_EXTRACTFEATURESRESPONSE']._serialized_start=1445
-  _globals['_EXTRACTFEATURESRESPONSE']._serialized_end=1612
-  _globals['_EXTRACTEDFEATURES']._serialized_start=1615
-  _globals['_EXTRACTEDFEATURES']._serialized_end=1845
-  _globals['_DATASETSERVICE']._serialized_start=1848
-  _globals['_DATASETSERVICE']._serialized_end=2399
+  _globals['_LISTITEMSREQUEST']._serialized_start=747
+  _globals['_LISTITEMSREQUEST']._serialized_end=884
+  _globals['_LISTITEMSRESPONSE']._serialized_start=886
+  _globals['_LISTITEMSRESPONSE']._serialized_end=972
+  _globals['_DATASETITEM']._serialized_start=974
+  _globals['_DATASETITEM']._serialized_end=1075
+  _globals['_CREATEDATASETREQUEST']._serialized_start=1077
+  _globals['_CREATEDATASETREQUEST']._serialized_end=1133
+  _globals['_CREATEDATASETRESPONSE']._serialized_start=1135
+  _globals['_CREATEDATASETRESPONSE']._serialized_end=1198
+  _globals['_UPLOADIMAGESREQUEST']._serialized_start=1200
+  _globals['_UPLOADIMAGESREQUEST']._serialized_end=1327
+  _globals['_UPLOADIMAGESHEADER']._serialized_start=1329
+  _globals['_UPLOADIMAGESHEADER']._serialized_end=1369
+  _globals['_UPLOADEDIMAGE']._serialized_start=1371
+  _globals['_UPLOADEDIMAGE']._serialized_end=1456
+  _globals['_UPLOADIMAGESRESPONSE']._serialized_start=1458
+  _globals['_UPLOADIMAGESRESPONSE']._serialized_end=1520
+  _globals['_DELETEDATASETREQUEST']._serialized_start=1522
+  _globals['_DELETEDATASETREQUEST']._serialized_end=1558
+  _globals['_DELETEDATASETRESPONSE']._serialized_start=1560
+  _globals['_DELETEDATASETRESPONSE']._serialized_end=1583
+  _globals['_EXTRACTFEATURESREQUEST']._serialized_start=1586
+  _globals['_EXTRACTFEATURESREQUEST']._serialized_end=1773
+  _globals['_EXTRACTFEATURESRESPONSE']._serialized_start=1776
+  _globals['_EXTRACTFEATURESRESPONSE']._serialized_end=1943
+  _globals['_EXTRACTEDFEATURES']._serialized_start=1946
+  _globals['_EXTRACTEDFEATURES']._serialized_end=2176
+  _globals['_DATASETSERVICE']._serialized_start=2179
+  _globals['_DATASETSERVICE']._serialized_end=2808
 # @@protoc_insertion_point(module_scope)

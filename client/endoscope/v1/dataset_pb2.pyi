@@ -236,6 +236,112 @@ class GetDatasetResponse(_message.Message):
 Global___GetDatasetResponse: _TypeAlias = GetDatasetResponse  # noqa: Y015
 
 @_typing.final
+class ListItemsRequest(_message.Message):
+    """Request of ListItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    THUMBNAIL_SIZE_FIELD_NUMBER: _builtins.int
+    dataset: _builtins.str
+    """Required. `datasets/{dataset}`."""
+    page_size: _builtins.int
+    """Optional. The most items in one answer, 1 to 1000. Default: 50."""
+    page_token: _builtins.str
+    """Optional. `next_page_token` of the answer before."""
+    thumbnail_size: _builtins.int
+    """Optional. Longer side of the thumbnails, in pixels, 0 to 512; 0: none. Default: 96."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Optional. Only these items, by their index, in this order; at most 1000. Default: all, page by page."""
+
+    def __init__(
+        self,
+        *,
+        dataset: _builtins.str = ...,
+        items: _abc.Iterable[_builtins.int] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        thumbnail_size: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_thumbnail_size", b"_thumbnail_size", "thumbnail_size", b"thumbnail_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_thumbnail_size", b"_thumbnail_size", "dataset", b"dataset", "items", b"items", "page_size", b"page_size", "page_token", b"page_token", "thumbnail_size", b"thumbnail_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__thumbnail_size: _TypeAlias = _typing.Literal["thumbnail_size"]  # noqa: Y015
+    _WhichOneofArgType__thumbnail_size: _TypeAlias = _typing.Literal["_thumbnail_size", b"_thumbnail_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__thumbnail_size) -> _WhichOneofReturnType__thumbnail_size | None: ...
+
+Global___ListItemsRequest: _TypeAlias = ListItemsRequest  # noqa: Y015
+
+@_typing.final
+class ListItemsResponse(_message.Message):
+    """Response of ListItems."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty at the end."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___DatasetItem]:
+        """The items."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___DatasetItem] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListItemsResponse: _TypeAlias = ListItemsResponse  # noqa: Y015
+
+@_typing.final
+class DatasetItem(_message.Message):
+    """A picture of a dataset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_FIELD_NUMBER: _builtins.int
+    ITEM_NAME_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    THUMBNAIL_FIELD_NUMBER: _builtins.int
+    item: _builtins.int
+    """Its index in the dataset."""
+    item_name: _builtins.str
+    """Its name: its path in the dataset."""
+    label: _builtins.str
+    """Its label; may be empty."""
+    @_builtins.property
+    def thumbnail(self) -> _image_pb2.Image:
+        """A small picture of it, as JPEG; absent if not asked for, and of a file that can't be decoded."""
+
+    def __init__(
+        self,
+        *,
+        item: _builtins.int = ...,
+        item_name: _builtins.str = ...,
+        label: _builtins.str = ...,
+        thumbnail: _image_pb2.Image | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["thumbnail", b"thumbnail"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "item_name", b"item_name", "label", b"label", "thumbnail", b"thumbnail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetItem: _TypeAlias = DatasetItem  # noqa: Y015
+
+@_typing.final
 class CreateDatasetRequest(_message.Message):
     """Request of CreateDataset."""
 

@@ -45,6 +45,11 @@ class DatasetServiceStub:
                 request_serializer=endoscope_dot_v1_dot_dataset__pb2.GetDatasetRequest.SerializeToString,
                 response_deserializer=endoscope_dot_v1_dot_dataset__pb2.GetDatasetResponse.FromString,
                 _registered_method=True)
+        self.ListItems = channel.unary_unary(
+                '/endoscope.v1.DatasetService/ListItems',
+                request_serializer=endoscope_dot_v1_dot_dataset__pb2.ListItemsRequest.SerializeToString,
+                response_deserializer=endoscope_dot_v1_dot_dataset__pb2.ListItemsResponse.FromString,
+                _registered_method=True)
         self.CreateDataset = channel.unary_unary(
                 '/endoscope.v1.DatasetService/CreateDataset',
                 request_serializer=endoscope_dot_v1_dot_dataset__pb2.CreateDatasetRequest.SerializeToString,
@@ -80,6 +85,13 @@ class DatasetServiceServicer:
 
     def GetDataset(self, request, context):
         """Describes one dataset.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListItems(self, request, context):
+        """Lists a dataset's pictures, in their order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +137,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.GetDataset,
                     request_deserializer=endoscope_dot_v1_dot_dataset__pb2.GetDatasetRequest.FromString,
                     response_serializer=endoscope_dot_v1_dot_dataset__pb2.GetDatasetResponse.SerializeToString,
+            ),
+            'ListItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListItems,
+                    request_deserializer=endoscope_dot_v1_dot_dataset__pb2.ListItemsRequest.FromString,
+                    response_serializer=endoscope_dot_v1_dot_dataset__pb2.ListItemsResponse.SerializeToString,
             ),
             'CreateDataset': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateDataset,
@@ -202,6 +219,33 @@ class DatasetService:
             '/endoscope.v1.DatasetService/GetDataset',
             endoscope_dot_v1_dot_dataset__pb2.GetDatasetRequest.SerializeToString,
             endoscope_dot_v1_dot_dataset__pb2.GetDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/endoscope.v1.DatasetService/ListItems',
+            endoscope_dot_v1_dot_dataset__pb2.ListItemsRequest.SerializeToString,
+            endoscope_dot_v1_dot_dataset__pb2.ListItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

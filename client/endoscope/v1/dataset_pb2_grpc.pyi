@@ -37,6 +37,8 @@ class DatasetServiceStub:
     """Lists the datasets, by name."""
     GetDataset: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.GetDatasetRequest, _dataset_pb2.GetDatasetResponse]
     """Describes one dataset."""
+    ListItems: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.ListItemsRequest, _dataset_pb2.ListItemsResponse]
+    """Lists a dataset's pictures, in their order."""
     CreateDataset: _grpc.UnaryUnaryMultiCallable[_dataset_pb2.CreateDatasetRequest, _dataset_pb2.CreateDatasetResponse]
     """Makes a dataset of a folder, zip or Parquet file below a root that the operator allowed."""
     UploadImages: _grpc.StreamUnaryMultiCallable[_dataset_pb2.UploadImagesRequest, _dataset_pb2.UploadImagesResponse]
@@ -55,6 +57,8 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     """Lists the datasets, by name."""
     GetDataset: _aio.UnaryUnaryMultiCallable[_dataset_pb2.GetDatasetRequest, _dataset_pb2.GetDatasetResponse]  # type: ignore[assignment]
     """Describes one dataset."""
+    ListItems: _aio.UnaryUnaryMultiCallable[_dataset_pb2.ListItemsRequest, _dataset_pb2.ListItemsResponse]  # type: ignore[assignment]
+    """Lists a dataset's pictures, in their order."""
     CreateDataset: _aio.UnaryUnaryMultiCallable[_dataset_pb2.CreateDatasetRequest, _dataset_pb2.CreateDatasetResponse]  # type: ignore[assignment]
     """Makes a dataset of a folder, zip or Parquet file below a root that the operator allowed."""
     UploadImages: _aio.StreamUnaryMultiCallable[_dataset_pb2.UploadImagesRequest, _dataset_pb2.UploadImagesResponse]  # type: ignore[assignment]
@@ -82,6 +86,14 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.GetDatasetResponse, _abc.Awaitable[_dataset_pb2.GetDatasetResponse]]:
         """Describes one dataset."""
+
+    @_abc_1.abstractmethod
+    def ListItems(
+        self,
+        request: _dataset_pb2.ListItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dataset_pb2.ListItemsResponse, _abc.Awaitable[_dataset_pb2.ListItemsResponse]]:
+        """Lists a dataset's pictures, in their order."""
 
     @_abc_1.abstractmethod
     def CreateDataset(

@@ -17,6 +17,7 @@ from endoscope_server.images.decoding import decode
 from endoscope_server.jobs import JobManager
 from endoscope_server.services import streaming
 from endoscope_server.services.calls import Workers, blaming, page, resource_id
+from endoscope_server.services.dataset_items import list_items
 from endoscope_server.services.provenance import provenance
 from endoscope_server.services.scanning import Survey, Surveyor
 from endoscope_server.services.status import Context
@@ -56,6 +57,12 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         name = resource_id(request.name, "datasets", "name")
         dataset = await self._workers.run(lambda: self._describe(name))
         return dataset_pb2.GetDatasetResponse(dataset=dataset)
+
+    async def ListItems(
+        self, request: dataset_pb2.ListItemsRequest, context: Context
+    ) -> dataset_pb2.ListItemsResponse:
+        """A dataset's pictures."""
+        return await self._workers.run(lambda: list_items(self._surveyor, request))
 
     async def CreateDataset(
         self, request: dataset_pb2.CreateDatasetRequest, context: Context
