@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint protos constraints clean
+.PHONY: demo test lint protos web constraints clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python client/examples/demo.py out
@@ -23,6 +23,10 @@ lint: $(VENV)/.dev
 protos: $(VENV)/.dev
 	$(BIN)/python protos/generate.py
 
+# Builds the browser page; needs Node 20 or newer and npm.
+web: $(VENV)/.dev
+	cd web && npm ci && PATH="$(abspath $(BIN)):$$PATH" npm run generate && npm run check && npm run build
+
 # Pins what is installed now.
 constraints: $(VENV)/.dev
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
@@ -32,7 +36,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,faiss,umap,ray,telemetry,zoo,demo,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,web,faiss,umap,ray,telemetry,zoo,demo,dev]'
 	touch $@ $(VENV)/.demo
 
 $(VENV):

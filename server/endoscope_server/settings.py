@@ -83,6 +83,12 @@ class Settings(BaseModel):
     port_file: Annotated[Path | None, Flag("Serving", "FILE")] = Field(
         default=None, description="File that gets the port once the server listens."
     )
+    web: Annotated[str | None, Flag("Serving", "HOST:PORT")] = Field(
+        default=None,
+        min_length=1,
+        description="Where to serve the browser page, with Connect and gRPC-Web beside it; port 0 takes one "
+        "that is free. Off unless set; whoever reaches the page can do all that a client can.",
+    )
     grace: Annotated[float, Flag("Serving", "SECONDS")] = Field(
         default=5.0, ge=0, description="Time that calls have when the server stops."
     )
@@ -114,6 +120,17 @@ class Settings(BaseModel):
     )
     threads: Annotated[int, Flag("Computing", "COUNT")] = Field(
         default=0, ge=0, description="Threads of ONNX Runtime; 0: its own choice."
+    )
+    max_batch: Annotated[int, Flag("Computing", "ROWS")] = Field(
+        default=16,
+        ge=1,
+        description="Rows of several clients' inference requests that are run as one batch; 1: none.",
+    )
+    batch_delay: Annotated[float, Flag("Computing", "SECONDS")] = Field(
+        default=0.002,
+        ge=0,
+        le=1,
+        description="Time that an inference request waits for others at most while it could be run.",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from typing import TYPE_CHECKING
 
 import grpc.aio
 from google.protobuf import descriptor_pool
@@ -25,18 +26,23 @@ from endoscope_server.datasets import FeatureStore, Library, open_engine
 from endoscope_server.errors import InvalidInput
 from endoscope_server.jobs import JobManager
 from endoscope_server.models import Repository
-from endoscope_server.protocols import reflection_pb2_grpc
+from endoscope_server.protocols import grpc_service_pb2_grpc, reflection_pb2_grpc
 from endoscope_server.services.activation_service import ActivationService
 from endoscope_server.services.audit_service import AuditService
 from endoscope_server.services.calls import Workers
 from endoscope_server.services.dataset_service import DatasetService
 from endoscope_server.services.gradient import GradientService
+from endoscope_server.services.inference import InferenceService
 from endoscope_server.services.job_service import JobService
 from endoscope_server.services.model_service import ModelService
 from endoscope_server.services.reflection import ReflectionService
 from endoscope_server.services.scanning import Surveyor
 from endoscope_server.services.status import StatusInterceptor
+from endoscope_server.serving import Batcher
 from endoscope_server.settings import Settings
+
+if TYPE_CHECKING:
+    from endoscope_server.web.page import Page
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +50,7 @@ SERVICES = tuple(
     f"endoscope.v1.{name}Service" for name in ("Model", "Dataset", "Activation", "Gradient", "Job", "Audit")
 )
 BESIDE = (
+    "inference.GRPCInferenceService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
@@ -69,6 +76,8 @@ class Server:
             open_engine(settings.engine, settings.threads),
         )
         self._workers = Workers(8)
+        self._batcher = Batcher(max_rows=settings.max_batch, max_delay=settings.batch_delay)
+        self._inference = InferenceService(self._models, self._batcher, self._workers)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             interceptors=[StatusInterceptor()],
@@ -84,21 +93,27 @@ class Server:
             self.port = self._server.add_insecure_port(settings.listen)
         except RuntimeError as error:
             raise InvalidInput(f"can't listen on {settings.listen!r}", field="listen") from error
+        self._page = None if settings.web is None else self._make_page(settings.web)
 
     async def start(self) -> None:
         """Listen."""
         await self._server.start()
-        for name in ("", *SERVICES):
+        for name in ("", *SERVICES, "inference.GRPCInferenceService"):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         logger.info("listening on %s (port %d)", self._settings.listen, self.port)
+        if self._page is not None:
+            await self._page.start()
 
     async def stop(self) -> None:
         """Say that it is over, let short calls end, cancel long work, and close."""
         await self._health.enter_graceful_shutdown()
+        self._inference.drain()
         stopped = asyncio.create_task(self._server.stop(self._settings.grace))
         await asyncio.to_thread(self._jobs.shut_down, self._settings.grace)
         await asyncio.to_thread(self._surveyor.close)
         await stopped
+        if self._page is not None:
+            await self._page.stop()
         self._workers.shut_down()
 
     async def run_until_signalled(self) -> None:
@@ -110,6 +125,19 @@ class Server:
         await signalled.wait()
         logger.info("stopping")
         await self.stop()
+
+    def _make_page(self, address: str) -> Page:
+        try:
+            from endoscope_server.web.page import Page
+        except ImportError as error:
+            raise InvalidInput(
+                f"the page needs {error.name}, expected the extra `web`: pip install 'endoscope[web]'",
+                field="web",
+                reason="EXTRA_MISSING",
+            ) from error
+        page = Page(address, SERVICES, MAX_REQUEST_BYTES, self._settings.grace)
+        self._server.add_insecure_port(page.relayed)
+        return page
 
     def _add_services(self) -> None:
         server, jobs, models, workers = self._server, self._jobs, self._models, self._workers
@@ -125,6 +153,7 @@ class Server:
         )
         job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs), server)
         audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(), server)
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz_async.ChannelzServicer(), server)
         names = (*SERVICES, *BESIDE)

@@ -69,6 +69,7 @@ class Page:
             application,
             lifespan="off",
             log_config=None,
+            log_level="warning",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=max(1, round(self._grace)),
