@@ -74,6 +74,12 @@ class LimitExceeded(EndoscopeError):
     default_reason = "LIMIT_EXCEEDED"
 
 
+class Unavailable(EndoscopeError):
+    """A server that can't answer now, and will again soon (UNAVAILABLE)."""
+
+    default_reason = "UNAVAILABLE"
+
+
 class Unsupported(EndoscopeError):
     """Something that this server can't do (UNIMPLEMENTED)."""
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -14,7 +14,7 @@ from endoscope.v1 import activation_pb2, activation_pb2_grpc
 from endoscope_server.errors import InvalidInput
 from endoscope_server.graph import run_inputs
 from endoscope_server.images.preprocessing import ChannelOrder
-from endoscope_server.jobs import JobManager
+from endoscope_server.jobs import JobManager, Start
 from endoscope_server.models import Model, Repository
 from endoscope_server.services import preprocessing, streaming
 from endoscope_server.services.activation import embedding, neighbors, patches
@@ -23,6 +23,7 @@ from endoscope_server.services.calls import Workers, resource_id
 from endoscope_server.services.classes import to_classification
 from endoscope_server.services.scanning import Surveyor
 from endoscope_server.services.status import Context
+from endoscope_server.services.streaming import Methods, Ticket
 from endoscope_server.services.tensors import image_format, to_array, to_image, to_picture, to_tensor
 from endoscope_server.techniques.activations import (
     Activation,
@@ -33,8 +34,6 @@ from endoscope_server.techniques.activations import (
 )
 from endoscope_server.techniques.classification import strongest_classes
 from endoscope_server.techniques.filters import FilterOrder, FilterParameters, get_filters
-
-ResponseT = TypeVar("ResponseT")
 
 DEFAULT_TOP_CLASSES = 5
 
@@ -68,6 +67,9 @@ class ActivationService(activation_pb2_grpc.ActivationServiceServicer):
         self._jobs = jobs
         self._workers = workers
         self._indexes = neighbors.Indexes(approximate_above)
+        self._methods = Methods(jobs, workers)
+        self._add(embedding.TECHNIQUE, activation_pb2.EmbedFeaturesRequest, embedding.prepare)
+        self._add(patches.TECHNIQUE, activation_pb2.FindActivatingPatchesRequest, patches.prepare)
 
     async def GetFilters(
         self, request: activation_pb2.GetFiltersRequest, context: Context
@@ -92,22 +94,22 @@ class ActivationService(activation_pb2_grpc.ActivationServiceServicer):
         self, request: activation_pb2.EmbedFeaturesRequest, context: Context
     ) -> AsyncIterator[activation_pb2.EmbedFeaturesResponse]:
         """A layout of a dataset's features."""
-        return self._stream(embedding.prepare, request, activation_pb2.EmbedFeaturesResponse)
+        return self._methods.run(embedding.TECHNIQUE, request, activation_pb2.EmbedFeaturesResponse)
 
     def FindActivatingPatches(
         self, request: activation_pb2.FindActivatingPatchesRequest, context: Context
     ) -> AsyncIterator[activation_pb2.FindActivatingPatchesResponse]:
         """What activates channels most."""
-        return self._stream(patches.prepare, request, activation_pb2.FindActivatingPatchesResponse)
+        return self._methods.run(patches.TECHNIQUE, request, activation_pb2.FindActivatingPatchesResponse)
 
-    async def _stream(
-        self, prepare: Callable[[Surveyor, Any], Prepared], request: Any, response: type[ResponseT]
-    ) -> AsyncIterator[ResponseT]:
-        prepared = await self._workers.run(lambda: prepare(self._surveyor, request))
-        stream = streaming.run(self._jobs, prepared.ticket, prepared.start, request.options, response)
-        async with contextlib.aclosing(stream) as responses:  # type: ignore[type-var]
-            async for message in responses:
-                yield message
+    def _add(
+        self, technique: str, request: type[Message], prepare: Callable[[Surveyor, Any], Prepared]
+    ) -> None:
+        def checked(message: Any) -> tuple[Ticket, Start]:
+            prepared = prepare(self._surveyor, message)
+            return prepared.ticket, prepared.start
+
+        self._methods.add(technique, request, checked)
 
     def _get_filters(self, request: activation_pb2.GetFiltersRequest) -> activation_pb2.GetFiltersResponse:
         parameters = FilterParameters(

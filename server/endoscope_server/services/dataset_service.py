@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 from collections.abc import AsyncIterator, Generator, Iterable
@@ -14,16 +13,18 @@ from endoscope_server.datasets import Dataset, ScanResult
 from endoscope_server.datasets.sources import Skipped, Source
 from endoscope_server.errors import EndoscopeError, InvalidInput
 from endoscope_server.images.decoding import decode
-from endoscope_server.jobs import JobManager
+from endoscope_server.jobs import JobManager, Start
 from endoscope_server.services import streaming
 from endoscope_server.services.calls import Workers, blaming, page, resource_id
 from endoscope_server.services.dataset_items import list_items
 from endoscope_server.services.provenance import provenance
 from endoscope_server.services.scanning import Survey, Surveyor
 from endoscope_server.services.status import Context
-from endoscope_server.services.streaming import Ticket
+from endoscope_server.services.streaming import Methods, Ticket
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.steps import Step
 
+TECHNIQUE = "extract_features"
 MAX_BATCH = 1024
 MAX_SKIPPED = 1000
 """How many skipped files one message names."""
@@ -35,8 +36,9 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
     def __init__(self, surveyor: Surveyor, jobs: JobManager, workers: Workers) -> None:
         self._surveyor = surveyor
         self._library = surveyor.library
-        self._jobs = jobs
         self._workers = workers
+        self._methods = Methods(jobs, workers)
+        self._methods.add(TECHNIQUE, dataset_pb2.ExtractFeaturesRequest, self._prepare)
 
     async def ListDatasets(
         self, request: dataset_pb2.ListDatasetsRequest, context: Context
@@ -123,25 +125,13 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         await self._workers.run(work)
         return dataset_pb2.DeleteDatasetResponse()
 
-    async def ExtractFeatures(
+    def ExtractFeatures(
         self, request: dataset_pb2.ExtractFeaturesRequest, context: Context
     ) -> AsyncIterator[dataset_pb2.ExtractFeaturesResponse]:
         """Compute and store features."""
-        survey, values, ticket = await self._workers.run(lambda: self._prepare(request))
-        made = provenance(ticket.technique, ticket.model, ticket.fingerprint, ticket.parameters, 0, "cpu")
+        return self._methods.run(TECHNIQUE, request, dataset_pb2.ExtractFeaturesResponse)
 
-        def work() -> Generator[Step | None, None, dataset_pb2.ExtractedFeatures]:
-            result = yield from self._surveyor.scan(survey, values, request.batch_size)
-            message = _extracted(result, survey, values)
-            message.provenance.CopyFrom(made)
-            return message
-
-        stream = streaming.run(self._jobs, ticket, work, request.options, dataset_pb2.ExtractFeaturesResponse)
-        async with contextlib.aclosing(stream) as responses:  # type: ignore[type-var]
-            async for response in responses:
-                yield response
-
-    def _prepare(self, request: dataset_pb2.ExtractFeaturesRequest) -> tuple[Survey, list[str], Ticket]:
+    def _prepare(self, request: dataset_pb2.ExtractFeaturesRequest) -> tuple[Ticket, Start]:
         if not 0 <= request.batch_size <= MAX_BATCH:
             raise InvalidInput(
                 f"batch_size is {request.batch_size}, expected 1 to {MAX_BATCH}", field="batch_size"
@@ -157,11 +147,16 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
             "preprocessing": survey.told(),
         }
         graph = survey.model.graph
-        return (
-            survey,
-            values,
-            Ticket("extract_features", f"models/{survey.model.name}", graph.fingerprint, parameters),
-        )
+        ticket = Ticket(TECHNIQUE, f"models/{survey.model.name}", graph.fingerprint, parameters)
+        made = provenance(TECHNIQUE, ticket.model, ticket.fingerprint, ticket.parameters, 0, "cpu")
+
+        def start(_memory: Memory) -> Generator[Step | None, None, dataset_pb2.ExtractedFeatures]:
+            result = yield from self._surveyor.scan(survey, values, request.batch_size)
+            message = _extracted(result, survey, values)
+            message.provenance.CopyFrom(made)
+            return message
+
+        return ticket, start
 
     def _take(self, dataset: str, image: dataset_pb2.UploadedImage) -> Skipped | None:
         if image.image.WhichOneof("source") != "encoded":

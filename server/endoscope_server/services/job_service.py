@@ -12,11 +12,6 @@ from endoscope_server.services.calls import page, resource_id
 from endoscope_server.services.status import Context, code_of
 from endoscope_server.services.streaming import describe, stream
 
-_RESULT_FIELDS = {
-    field.message_type.full_name: field.name  # type: ignore[union-attr]  # all of them are messages
-    for field in job_service_pb2.JobResult.DESCRIPTOR.oneofs_by_name["result"].fields
-}
-
 
 class JobService(job_service_pb2_grpc.JobServiceServicer):
     """See ``job_service.proto``."""
@@ -46,7 +41,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
         if request.after_step < 0:
             raise InvalidInput(f"after_step is {request.after_step}, expected 0 or more", field="after_step")
         job = self._get(request.name)
-        responses = stream(job, job_service_pb2.WatchJobResponse, after_step=request.after_step, wrap=_wrap)
+        responses = stream(job, job_service_pb2.WatchJobResponse, after_step=request.after_step, wrapped=True)
         async for response in responses:
             yield response
 
@@ -55,7 +50,7 @@ class JobService(job_service_pb2_grpc.JobServiceServicer):
     ) -> job_service_pb2.CancelJobResponse:
         """Stop a job."""
         job = self._get(request.name)
-        job.cancel()
+        self._jobs.cancel(job)
         return job_service_pb2.CancelJobResponse(job=_describe(job))
 
     async def DeleteJob(
@@ -78,7 +73,3 @@ def _describe(job: Job) -> Any:
         message.error.reason = error.reason
         message.error.field = error.field
     return message
-
-
-def _wrap(result: Any) -> job_service_pb2.JobResult:
-    return job_service_pb2.JobResult(**{_RESULT_FIELDS[result.DESCRIPTOR.full_name]: result})

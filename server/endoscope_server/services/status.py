@@ -20,6 +20,7 @@ from endoscope_server.errors import (
     LimitExceeded,
     NotFound,
     PreconditionFailed,
+    Unavailable,
     Unsupported,
 )
 
@@ -34,6 +35,7 @@ _CODES: tuple[tuple[type[EndoscopeError], grpc.StatusCode], ...] = (
     (PreconditionFailed, grpc.StatusCode.FAILED_PRECONDITION),
     (LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (Cancelled, grpc.StatusCode.CANCELLED),
+    (Unavailable, grpc.StatusCode.UNAVAILABLE),
     (Unsupported, grpc.StatusCode.UNIMPLEMENTED),
 )
 

@@ -57,7 +57,7 @@ def prepare(surveyor: Surveyor, request: activation_pb2.EmbedFeaturesRequest) ->
     settled = parameters.settled(len(survey.source.items))
     told = {**resolved(request, settled), "layer": value, "preprocessing": survey.told()}
     ticket = Ticket(TECHNIQUE, f"models/{survey.model.name}", graph.fingerprint, told, parameters.seed)
-    return Prepared(ticket, lambda: _embed(surveyor, survey, value, parameters, pictures, ticket))
+    return Prepared(ticket, lambda _memory: _embed(surveyor, survey, value, parameters, pictures, ticket))
 
 
 def _embed(

@@ -25,6 +25,7 @@ from endoscope_server.services.streaming import Ticket
 from endoscope_server.services.tensors import to_image, to_picture
 from endoscope_server.techniques.approximate import ApproximateIndex
 from endoscope_server.techniques.neighbors import Found, Metric, NeighborIndex, NeighborParameters
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.steps import Step
 
 MAX_QUERIES = 256
@@ -113,7 +114,7 @@ def prepare(surveyor: Surveyor, indexes: Indexes, request: activation_pb2.FindNe
     parameters.count(others)
     pictures = [to_picture(image, f"images[{index}]") for index, image in enumerate(request.images)]
 
-    def start() -> Steps:
+    def start(_memory: Memory) -> Steps:
         return _find(surveyor, indexes, survey, value, parameters, pictures, list(request.items))
 
     told = {**resolved(request, parameters), "layer": value, "preprocessing": survey.told()}

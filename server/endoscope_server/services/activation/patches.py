@@ -29,6 +29,7 @@ from endoscope_server.techniques.activating_patches import (
     cut_out,
     find_activating_patches,
 )
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.steps import Step
 
 TECHNIQUE = "find_activating_patches"
@@ -60,7 +61,7 @@ def prepare(surveyor: Surveyor, request: activation_pb2.FindActivatingPatchesReq
     told = {**resolved(request, parameters), "preprocessing": survey.told()}
     ticket = Ticket(TECHNIQUE, f"models/{survey.model.name}", graph.fingerprint, told)
 
-    def start() -> Generator[Step | None, None, activation_pb2.ActivatingPatches]:
+    def start(_memory: Memory) -> Generator[Step | None, None, activation_pb2.ActivatingPatches]:
         def scan(values: Sequence[str], observe: Observe) -> Generator[Step | None, None, ScanResult]:
             return surveyor.scan(survey, values, observe=observe)
 

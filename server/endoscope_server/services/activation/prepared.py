@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from endoscope_server.jobs.job import Work
+from endoscope_server.jobs import Start
 from endoscope_server.services.streaming import Ticket
 
 
@@ -19,4 +18,4 @@ class Prepared:
     """
 
     ticket: Ticket
-    start: Callable[[], Work]
+    start: Start

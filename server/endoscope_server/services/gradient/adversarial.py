@@ -52,6 +52,6 @@ def prepare(model: Model, subject: Subject, request: gradient_pb2.CreateAdversar
     return Prepared(
         resolved(request, parameters),
         total_steps(parameters),
-        lambda: create_adversarial(subject, parameters),
+        lambda memory: create_adversarial(subject, parameters, memory),
         to_result,
     )

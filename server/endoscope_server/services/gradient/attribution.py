@@ -48,6 +48,6 @@ def prepare(model: Model, subject: Subject, request: gradient_pb2.AttributeReque
     return Prepared(
         resolved(request, parameters),
         total_steps(subject, parameters),
-        lambda: attribute(subject, parameters),
+        lambda memory: attribute(subject, parameters, memory),
         to_result,
     )

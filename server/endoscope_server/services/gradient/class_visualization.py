@@ -50,6 +50,6 @@ def prepare(model: Model, subject: Subject, request: gradient_pb2.VisualizeClass
     return Prepared(
         resolved(request, parameters),
         parameters.steps,
-        lambda: visualize_class(subject, parameters),
+        lambda memory: visualize_class(subject, parameters, memory),
         to_result,
     )

@@ -42,7 +42,7 @@ def prepare(_model: Model, subject: Subject, request: gradient_pb2.DeepDreamRequ
     return Prepared(
         resolved(request, parameters),
         total_steps(parameters),
-        lambda: deep_dream(subject, parameters),
+        lambda memory: deep_dream(subject, parameters, memory),
         to_result,
     )
 

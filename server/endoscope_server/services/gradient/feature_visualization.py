@@ -45,6 +45,6 @@ def prepare(_model: Model, subject: Subject, request: gradient_pb2.VisualizeFeat
     return Prepared(
         resolved(request, parameters),
         parameters.steps,
-        lambda: visualize_feature(subject, parameters, bound),
+        lambda memory: visualize_feature(subject, parameters, bound, memory),
         to_result,
     )

@@ -45,6 +45,6 @@ def prepare(model: Model, subject: Subject, request: gradient_pb2.CreateFoolingI
     return Prepared(
         resolved(request, parameters),
         parameters.steps or 0,
-        lambda: create_fooling_images(subject, parameters),
+        lambda memory: create_fooling_images(subject, parameters, memory),
         to_result,
     )

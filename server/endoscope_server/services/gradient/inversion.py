@@ -50,6 +50,6 @@ def prepare(_model: Model, subject: Subject, request: gradient_pb2.InvertReprese
     return Prepared(
         resolved(request, parameters),
         parameters.steps * len(parameters.layers),
-        lambda: invert_representation(subject, parameters),
+        lambda memory: invert_representation(subject, parameters, memory),
         to_result,
     )

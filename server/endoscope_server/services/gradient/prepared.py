@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from endoscope.v1 import image_pb2, job_pb2
 from endoscope_server.errors import EndoscopeError
 from endoscope_server.images.encoding import ImageFormat, from_array
-from endoscope_server.jobs.job import Work
+from endoscope_server.jobs import Start
 from endoscope_server.models import Model
 from endoscope_server.services import preprocessing
 from endoscope_server.services.parameters import Leaf
@@ -36,7 +36,7 @@ class Prepared:
 
     parameters: Mapping[str, Any]
     total: int
-    start: Callable[[], Work]
+    start: Start
     to_result: Callable[[Any, job_pb2.Provenance], Message]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from endoscope.v1 import gradient_pb2, gradient_pb2_grpc
-from endoscope_server.jobs import JobManager
+from endoscope_server.jobs import JobManager, Start, Work
 from endoscope_server.models import Repository
 from endoscope_server.services import preprocessing, streaming
 from endoscope_server.services.calls import Workers, resource_id
@@ -25,10 +27,19 @@ from endoscope_server.services.gradient import (
 from endoscope_server.services.gradient.prepared import Prepare, Prepared, make_subject
 from endoscope_server.services.provenance import provenance
 from endoscope_server.services.status import Context
-from endoscope_server.services.streaming import Ticket
+from endoscope_server.services.streaming import Methods, Ticket
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.subject import Subject
 
-ResponseT = TypeVar("ResponseT")
+_METHODS: Mapping[str, tuple[type[Message], Prepare]] = {
+    "visualize_class": (gradient_pb2.VisualizeClassRequest, class_visualization.prepare),
+    "visualize_feature": (gradient_pb2.VisualizeFeatureRequest, feature_visualization.prepare),
+    "invert_representation": (gradient_pb2.InvertRepresentationRequest, inversion.prepare),
+    "deep_dream": (gradient_pb2.DeepDreamRequest, deep_dream.prepare),
+    "create_adversarial": (gradient_pb2.CreateAdversarialRequest, adversarial.prepare),
+    "create_fooling_image": (gradient_pb2.CreateFoolingImageRequest, fooling.prepare),
+    "attribute": (gradient_pb2.AttributeRequest, attribution.prepare),
+}
 
 
 class GradientService(gradient_pb2_grpc.GradientServiceServicer):
@@ -37,85 +48,62 @@ class GradientService(gradient_pb2_grpc.GradientServiceServicer):
     def __init__(self, models: Repository, jobs: JobManager, workers: Workers) -> None:
         self._models = models
         self._jobs = jobs
-        self._workers = workers
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._methods = Methods(jobs, workers)
+        for technique, (request, prepare) in _METHODS.items():
+            self._methods.add(technique, request, partial(self._prepare, technique, prepare))
 
     def VisualizeClass(
         self, request: gradient_pb2.VisualizeClassRequest, context: Context
     ) -> AsyncIterator[gradient_pb2.VisualizeClassResponse]:
         """Pictures of classes."""
-        return self._run(
-            "visualize_class", class_visualization.prepare, request, gradient_pb2.VisualizeClassResponse
-        )
+        return self._methods.run("visualize_class", request, gradient_pb2.VisualizeClassResponse)
 
     def VisualizeFeature(
         self, request: gradient_pb2.VisualizeFeatureRequest, context: Context
     ) -> AsyncIterator[gradient_pb2.VisualizeFeatureResponse]:
         """Pictures of units, channels, layers or directions."""
-        return self._run(
-            "visualize_feature", feature_visualization.prepare, request, gradient_pb2.VisualizeFeatureResponse
-        )
+        return self._methods.run("visualize_feature", request, gradient_pb2.VisualizeFeatureResponse)
 
     def InvertRepresentation(
         self, request: gradient_pb2.InvertRepresentationRequest, context: Context
     ) -> AsyncIterator[gradient_pb2.InvertRepresentationResponse]:
         """Pictures with a given representation."""
-        return self._run(
-            "invert_representation", inversion.prepare, request, gradient_pb2.InvertRepresentationResponse
-        )
+        return self._methods.run("invert_representation", request, gradient_pb2.InvertRepresentationResponse)
 
     def DeepDream(
         self, request: gradient_pb2.DeepDreamRequest, context: Context
     ) -> AsyncIterator[gradient_pb2.DeepDreamResponse]:
         """A dream."""
-        return self._run("deep_dream", deep_dream.prepare, request, gradient_pb2.DeepDreamResponse)
+        return self._methods.run("deep_dream", request, gradient_pb2.DeepDreamResponse)
 
     def CreateAdversarial(
         self, request: gradient_pb2.CreateAdversarialRequest, context: Context
     ) -> AsyncIterator[gradient_pb2.CreateAdversarialResponse]:
         """Adversarial examples."""
-        return self._run(
-            "create_adversarial", adversarial.prepare, request, gradient_pb2.CreateAdversarialResponse
-        )
+        return self._methods.run("create_adversarial", request, gradient_pb2.CreateAdversarialResponse)
 
     def CreateFoolingImage(
         self, request: gradient_pb2.CreateFoolingImageRequest, context: Context
     ) -> AsyncIterator[gradient_pb2.CreateFoolingImageResponse]:
         """Fooling pictures."""
-        return self._run(
-            "create_fooling_image", fooling.prepare, request, gradient_pb2.CreateFoolingImageResponse
-        )
+        return self._methods.run("create_fooling_image", request, gradient_pb2.CreateFoolingImageResponse)
 
     def Attribute(
         self, request: gradient_pb2.AttributeRequest, context: Context
     ) -> AsyncIterator[gradient_pb2.AttributeResponse]:
         """What in a picture spoke for a class."""
-        return self._run("attribute", attribution.prepare, request, gradient_pb2.AttributeResponse)
+        return self._methods.run("attribute", request, gradient_pb2.AttributeResponse)
 
-    async def _run(
-        self, technique: str, prepare: Prepare, request: Any, response: type[ResponseT]
-    ) -> AsyncIterator[ResponseT]:
-        ticket, prepared = await self._workers.run(lambda: self._prepare(technique, prepare, request))
-        made = provenance(
-            technique, ticket.model, ticket.fingerprint, ticket.parameters, ticket.seed, str(self._device)
-        )
-
-        def work() -> Any:
-            result = yield from prepared.start()
-            return prepared.to_result(result, made)
-
-        async for message in streaming.run(self._jobs, ticket, work, request.options, response):
-            yield message
-
-    def _prepare(self, technique: str, prepare: Prepare, request: Any) -> tuple[Ticket, Prepared]:
+    def _prepare(self, technique: str, prepare: Prepare, request: Any) -> tuple[Ticket, Start]:
         model = self._models.get(resource_id(request.model, "models", "model"))
         streaming.preview_every(request.options)
 
-        def work() -> tuple[Subject, Prepared]:
+        def check() -> tuple[Subject, Prepared]:
             subject = make_subject(model, request, self._device)
             return subject, prepare(model, subject, request)
 
-        subject, prepared = self._jobs.run(work)
+        subject, prepared = self._jobs.run(check)
         settings = json_format.MessageToDict(
             preprocessing.to_message(subject.preprocessing), preserving_proto_field_name=True
         )
@@ -127,4 +115,12 @@ class GradientService(gradient_pb2_grpc.GradientServiceServicer):
             request.seed,
             prepared.total,
         )
-        return ticket, prepared
+        made = provenance(
+            technique, ticket.model, ticket.fingerprint, ticket.parameters, ticket.seed, str(self._device)
+        )
+
+        def start(memory: Memory) -> Work:
+            result = yield from prepared.start(memory)
+            return prepared.to_result(result, made)
+
+        return ticket, start
