@@ -99,7 +99,7 @@ class Sessions:
         resolved = {name: self.graph.resolve(name) for name in outputs}
         if not resolved:
             raise InvalidInput("no value was asked for, expected at least one", field="outputs")
-        self._check_inputs(inputs)
+        self.check_inputs(inputs)
         found: dict[str, NDArray[np.generic]] = {}
         computed = frozenset(
             name for name in resolved.values() if self.graph.values[name].kind not in _DIRECT
@@ -219,7 +219,8 @@ class Sessions:
             return self.graph.weights[name]
         return self._feed(name, inputs)
 
-    def _check_inputs(self, inputs: Mapping[str, NDArray[np.generic]]) -> None:
+    def check_inputs(self, inputs: Mapping[str, NDArray[np.generic]]) -> None:
+        """Refuse inputs of which the graph says that they can't be. Raises InvalidInput as :meth:`run`."""
         known = {value.name: value for value in self.graph.inputs}
         for name, array in inputs.items():
             field = f"inputs[{name}]"

@@ -1,0 +1,97 @@
+"""From a request to its answer: model, inputs, run, outputs."""
+
+from __future__ import annotations
+
+from endoscope_server.errors import InvalidInput, NotFound, Unsupported
+from endoscope_server.models import Model
+from endoscope_server.protocols import grpc_service_pb2 as pb
+from endoscope_server.services.calls import Workers
+from endoscope_server.services.inference import classification, tensors
+from endoscope_server.services.inference.availability import Availability
+from endoscope_server.services.inference.metadata import VERSION
+from endoscope_server.serving import Answer, Batcher
+
+RAW_OUTPUTS = "binary_data_output"
+"""The request's parameter that is false where outputs are wanted as typed contents."""
+
+INLINE_BYTES = 2**20
+"""Outputs below this size are put into the message on the event loop."""
+
+
+class Inferring:
+    """Answers inference requests.
+
+    Args:
+        availability: The models.
+        batcher: Runs them.
+        workers: Threads for what would hold up the event loop.
+    """
+
+    def __init__(self, availability: Availability, batcher: Batcher, workers: Workers) -> None:
+        self._availability = availability
+        self._batcher = batcher
+        self._workers = workers
+
+    async def answer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+        """The values that a request asks for.
+
+        Raises:
+            NotFound: for an unknown model or version.
+            Unavailable: for a model that was unloaded.
+            InvalidInput: for inputs that do not fit, and outputs that the graph does not have.
+            Unsupported: for what only Triton has.
+        """
+        model = await self.model(request.model_name, request.model_version, "model_name")
+        names = _outputs(model, request)
+        if tensors.is_heavy(request):
+            inputs = await self._workers.run(lambda: tensors.decode(request))
+        else:
+            inputs = tensors.decode(request)
+        found = await self._batcher.run(model, inputs, names)
+        if sum(array.nbytes for array in found.values.values()) < INLINE_BYTES:
+            return _response(model, request, names, found)
+        return await self._workers.run(lambda: _response(model, request, names, found))
+
+    async def model(self, name: str, version: str, field: str) -> Model:
+        """A model by name, in memory; raises as :meth:`Availability.get`."""
+        model = self._availability.at_hand(name, version, field)
+        if model is not None:
+            return model
+        return await self._workers.run(lambda: self._availability.get(name, version, field))
+
+
+def _outputs(model: Model, request: pb.ModelInferRequest) -> list[str]:
+    """The names of the values asked for: any of the graph, or without a word the model's outputs."""
+    if not request.outputs:
+        return [value.name for value in model.graph.outputs]
+    for output in request.outputs:
+        field = f"outputs[{output.name[:140]}]"
+        if tensors.SHARED_MEMORY in output.parameters:
+            raise Unsupported(
+                "the output is wanted in shared memory, expected in the message",
+                field=f"{field}.parameters",
+                reason="SHARED_MEMORY",
+            )
+        try:
+            model.graph.resolve(output.name)
+        except NotFound as error:
+            raise InvalidInput(
+                error.message, field=field, reason=error.reason, metadata=error.metadata
+            ) from None
+        except InvalidInput as error:
+            raise error.at(field) from None
+    return [output.name for output in request.outputs]
+
+
+def _response(
+    model: Model, request: pb.ModelInferRequest, names: list[str], found: Answer
+) -> pb.ModelInferResponse:
+    response = pb.ModelInferResponse(model_name=model.name, model_version=VERSION, id=request.id)
+    raw = RAW_OUTPUTS not in request.parameters or request.parameters[RAW_OUTPUTS].bool_param
+    classes = {output.name: classification.wanted(output) for output in request.outputs}
+    for name in names:
+        array = found.values[name]
+        if classes.get(name):
+            array = classification.largest(array, classes[name], model.card.labels)
+        tensors.add_output(response, name, array, raw=raw)
+    return response

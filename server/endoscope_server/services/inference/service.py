@@ -1,0 +1,145 @@
+"""GRPCInferenceService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from endoscope_server.errors import Unsupported
+from endoscope_server.models import Repository
+from endoscope_server.protocols import grpc_service_pb2 as pb
+from endoscope_server.protocols import grpc_service_pb2_grpc
+from endoscope_server.services.calls import Workers
+from endoscope_server.services.inference import statistics
+from endoscope_server.services.inference.availability import Availability, check_version, model_of
+from endoscope_server.services.inference.inferring import Inferring
+from endoscope_server.services.inference.metadata import VERSION, configuration, metadata
+from endoscope_server.services.inference.streaming import answers
+from endoscope_server.services.status import Context
+from endoscope_server.serving import Batcher, Statistics
+
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "statistics",
+)
+
+IGNORED = frozenset({"unload_dependents"})
+"""Parameters of loading and unloading that change nothing here."""
+
+
+class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
+    """See ``grpc_service.proto``.
+
+    Args:
+        models: The repository.
+        batcher: Runs them.
+        workers: Threads for short work.
+    """
+
+    def __init__(self, models: Repository, batcher: Batcher, workers: Workers) -> None:
+        self._availability = Availability(models)
+        self._batcher = batcher
+        self._workers = workers
+        self._inferring = Inferring(self._availability, batcher, workers)
+        self._ready = True
+
+    def drain(self) -> None:
+        """Say from now on that the server is not ready."""
+        self._ready = False
+
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
+        """It answers, so it lives."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
+        """Until it stops."""
+        return pb.ServerReadyResponse(ready=self._ready)
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
+        """Whether a model is there and was not unloaded; it comes into memory when it is asked for."""
+        ready = await self._workers.run(lambda: self._availability.is_ready(request.name, request.version))
+        return pb.ModelReadyResponse(ready=self._ready and ready)
+
+    async def ServerMetadata(
+        self, request: pb.ServerMetadataRequest, context: Context
+    ) -> pb.ServerMetadataResponse:
+        """Name, version, extensions."""
+        return pb.ServerMetadataResponse(
+            name="endoscope", version=version("endoscope"), extensions=EXTENSIONS
+        )
+
+    async def ModelMetadata(
+        self, request: pb.ModelMetadataRequest, context: Context
+    ) -> pb.ModelMetadataResponse:
+        """Inputs and outputs."""
+        return metadata(await self._inferring.model(request.name, request.version, "name"))
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
+        """As Triton would be told."""
+        model = await self._inferring.model(request.name, request.version, "name")
+        return pb.ModelConfigResponse(config=configuration(model, self._batcher))
+
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        """Values of the graph."""
+        return await self._inferring.answer(request)
+
+    async def ModelStreamInfer(
+        self, request: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """The same for many requests."""
+        async for response in answers(self._inferring, request):
+            yield response
+
+    async def ModelStatistics(
+        self, request: pb.ModelStatisticsRequest, context: Context
+    ) -> pb.ModelStatisticsResponse:
+        """Of one model, or of all that were asked for anything."""
+        counted = self._batcher.statistics
+        if request.name:
+            check_version(request.name, request.version, "name")
+            await self._inferring.model(request.name, request.version, "name")
+            found = {request.name: counted.get(request.name, Statistics())}
+        else:
+            found = dict(sorted(counted.items()))
+        return pb.ModelStatisticsResponse(
+            model_stats=[statistics.to_message(name, VERSION, counts) for name, counts in found.items()]
+        )
+
+    async def RepositoryIndex(
+        self, request: pb.RepositoryIndexRequest, context: Context
+    ) -> pb.RepositoryIndexResponse:
+        """The models on disk."""
+        if request.repository_name:
+            raise Unsupported("there is one repository only, expected no name", field="repository_name")
+        return await self._workers.run(lambda: self._availability.index(ready_only=request.ready))
+
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: Context
+    ) -> pb.RepositoryModelLoadResponse:
+        """Load, or serve again."""
+        name = _only_known(request)
+        await self._workers.run(lambda: self._availability.load(name))
+        return pb.RepositoryModelLoadResponse(model_name=name, is_loaded=True)
+
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Free memory, and serve no more."""
+        name = _only_known(request)
+        await self._workers.run(lambda: self._availability.unload(name))
+        return pb.RepositoryModelUnloadResponse(model_name=name, is_unloaded=True)
+
+
+def _only_known(request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> str:
+    """The model's name, if there is no parameter that would change what is loaded."""
+    unknown = sorted(set(request.parameters) - IGNORED)
+    if unknown:
+        raise Unsupported(
+            f"there is no parameter {unknown[0][:140]!r}; models are loaded as they lie on disk",
+            field="parameters",
+        )
+    return model_of(request)
