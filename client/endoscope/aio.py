@@ -258,7 +258,7 @@ def _task_is_cancelled() -> bool:
 
 
 def connect(
-    target: str = "127.0.0.1:50051",
+    target: str | None = None,
     *,
     tls: bool = False,
     root_certificates: str | Path | bytes | None = None,

@@ -164,7 +164,7 @@ class Client:
 
 
 def connect(
-    target: str = "127.0.0.1:50051",
+    target: str | None = None,
     *,
     tls: bool = False,
     root_certificates: str | Path | bytes | None = None,
@@ -177,7 +177,8 @@ def connect(
     """A client of the server at ``target``; it connects with its first call.
 
     Args:
-        target: ``host:port``, or ``unix:PATH``.
+        target: ``host:port``, or ``unix:PATH``. Default: what ``ENDOSCOPE_SERVER`` says, or
+            127.0.0.1:50051.
         tls: True: the server is asked to prove who it is, by the system's authorities or these:
         root_certificates: PEM, or its file; implies ``tls``.
         client_key: PEM of the client's own key, or its file, for servers that ask for it.

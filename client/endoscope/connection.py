@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,11 @@ from endoscope.errors import InvalidArgument
 
 MAX_UPLOAD_BYTES = 256 * 2**20
 """The largest single message that is sent."""
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+
+SERVER_VARIABLE = "ENDOSCOPE_SERVER"
+"""The environment variable that says where the server is."""
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_receive_message_length", -1),
@@ -69,7 +75,7 @@ class Connection:
 
 
 def connection(
-    target: str,
+    target: str | None,
     *,
     tls: bool = False,
     root_certificates: str | Path | bytes | None = None,
@@ -79,12 +85,13 @@ def connection(
     timeout: float | None = None,
     reconnect_for: float = 60.0,
 ) -> Connection:
-    """A connection, checked.
+    """A connection, checked. Without a target the environment says where the server is, or it is here.
 
     Raises:
         InvalidArgument: for a token that would travel in the clear to another machine, or a timeout that is
             not positive.
     """
+    target = target or os.environ.get(SERVER_VARIABLE) or DEFAULT_TARGET
     secure = tls or root_certificates is not None
     if token and not secure and not _is_local(target):
         raise InvalidArgument(f"a token for {target} needs TLS: it would travel in the clear")

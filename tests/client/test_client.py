@@ -243,3 +243,9 @@ def test_importing_is_quick() -> None:
         "import endoscope.client, sys; print(sorted({'click', 'rich', 'torch', 'onnx'} & set(sys.modules)))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_the_environment_tells_where_the_server_is(server, monkeypatch) -> None:
+    monkeypatch.setenv("ENDOSCOPE_SERVER", server.target)
+    with endoscope.connect() as client:
+        assert client.list_models()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from endoscope.cli.session import Session
+from endoscope.connection import DEFAULT_TARGET, SERVER_VARIABLE
 from endoscope.errors import EndoscopeError, Unreachable
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., None])
@@ -22,8 +23,8 @@ def _common() -> list[click.Option]:
     return [
         click.Option(
             ["--server"],
-            default="127.0.0.1:50051",
-            envvar="ENDOSCOPE_SERVER",
+            default=DEFAULT_TARGET,
+            envvar=SERVER_VARIABLE,
             show_default=True,
             show_envvar=True,
             metavar="HOST:PORT",
