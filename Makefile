@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint protos web constraints clean
+.PHONY: demo test lint protos web docs constraints clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python client/examples/demo.py out
@@ -27,6 +27,10 @@ protos: $(VENV)/.dev
 web: $(VENV)/.dev
 	cd web && npm ci && PATH="$(abspath $(BIN)):$$PATH" npm run generate && npm run check && npm run build
 
+# Builds the documentation in out/site.
+docs: $(VENV)/.dev
+	$(BIN)/python -m mkdocs build --strict
+
 # Pins what is installed now.
 constraints: $(VENV)/.dev
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
@@ -36,7 +40,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,web,faiss,umap,ray,telemetry,zoo,demo,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[server,web,faiss,umap,ray,telemetry,zoo,demo,docs,dev]'
 	touch $@ $(VENV)/.demo
 
 $(VENV):
