@@ -50,5 +50,5 @@ addEventListener("hashchange", () => {
   const before = route.get();
   const next = parse(location.hash);
   route.set(next);
-  if (before.room !== next.room || before.model !== next.model) scrollTo(0, 0);
+  if (before.room !== next.room || before.model !== next.model || before.rest[0] !== next.rest[0]) scrollTo(0, 0);
 });

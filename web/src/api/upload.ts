@@ -8,36 +8,61 @@ import { codeFromString } from "@connectrpc/connect/protocol-connect";
 
 type Method<I extends DescMessage, O extends DescMessage> = DescMethodClientStreaming & { input: I; output: O };
 
-function envelope(size: number): Uint8Array<ArrayBuffer> {
-  const prefix = new Uint8Array(5);
-  new DataView(prefix.buffer).setUint32(1, size);
-  return prefix;
+/** A piece of a message, made of what is in memory and of what lies on disk. */
+export interface Piece {
+  parts: BlobPart[];
+  size: number;
 }
 
-/** A message as parts of the body. */
-export function part<I extends DescMessage>(schema: I, message: MessageInitShape<I>): BlobPart[] {
-  const bytes = toBinary(schema, create(schema, message)) as Uint8Array<ArrayBuffer>;
-  return [envelope(bytes.length), bytes];
-}
-
-/** A message whose only field is a piece of a file, without reading the file: tag, length, the piece. */
-export function filePart(field: number, piece: Blob): BlobPart[] {
-  const head = [(field << 3) | 2];
-  for (let left = piece.size; ; left = Math.floor(left / 128)) {
-    head.push(left >= 128 ? (left % 128) | 128 : left);
-    if (left < 128) break;
+function varint(value: number): number[] {
+  const bytes = [];
+  for (let left = value; ; left = Math.floor(left / 128)) {
+    if (left < 128) return [...bytes, left];
+    bytes.push((left % 128) | 128);
   }
-  return [envelope(head.length + piece.size), new Uint8Array(head), piece];
+}
+
+/** A field of bytes, of text, or of a message that is made of pieces. */
+export function field(number: number, content: Blob | string | Piece[]): Piece {
+  const inner: Piece =
+    typeof content === "string"
+      ? bytes(new TextEncoder().encode(content))
+      : content instanceof Blob
+        ? { parts: [content], size: content.size }
+        : join(content);
+  return join([bytes(new Uint8Array([...varint(number * 8 + 2), ...varint(inner.size)])), inner]);
+}
+
+/** A whole message as a piece. */
+export function whole<I extends DescMessage>(schema: I, message: MessageInitShape<I>): Piece {
+  return bytes(toBinary(schema, create(schema, message)));
+}
+
+function bytes(content: Uint8Array): Piece {
+  return { parts: [content as Uint8Array<ArrayBuffer>], size: content.length };
+}
+
+function join(pieces: readonly Piece[]): Piece {
+  return {
+    parts: pieces.flatMap((piece) => piece.parts),
+    size: pieces.reduce((sum, piece) => sum + piece.size, 0),
+  };
+}
+
+function envelope(message: Piece): BlobPart[] {
+  const prefix = new Uint8Array(5);
+  new DataView(prefix.buffer).setUint32(1, message.size);
+  return [prefix, ...message.parts];
 }
 
 /** Sends a client stream, telling the share that is sent; the answer comes when all of it is there. */
 export async function send<I extends DescMessage, O extends DescMessage>(
   method: Method<I, O>,
-  parts: BlobPart[],
+  messages: readonly Piece[],
   told: (share: number) => void,
   signal: AbortSignal,
 ): Promise<MessageShape<O>> {
-  const answer = await post(`/${method.parent.typeName}/${method.name}`, new Blob(parts), told, signal);
+  const answer = await post(`/${method.parent.typeName}/${method.name}`, new Blob(messages.flatMap(envelope)), told, signal);
   let result: MessageShape<O> | undefined;
   for (let at = 0; at + 5 <= answer.length; ) {
     const flags = answer[at]!;

@@ -2,7 +2,7 @@ import { useRef, useState } from "preact/hooks";
 
 import { models } from "../api/clients";
 import { type Failure, isStop, toFailure } from "../api/failure";
-import { filePart, part, send } from "../api/upload";
+import { field, send, whole } from "../api/upload";
 import { type Model, ModelService, ModelState, UploadModelRequestSchema } from "../generated/endoscope/v1/model_pb";
 import { forgetModel, idOf, useFetched } from "../models";
 import { Banner, Empty, Waiting } from "../parts/Banner";
@@ -83,14 +83,16 @@ function Upload({ onDone }: { onDone: () => void }) {
     const id = file.name.replace(/\.onnx$/i, "").replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "");
     controller.current = new AbortController();
     setSent({ id, share: 0 });
-    const parts = part(UploadModelRequestSchema, {
-      part: { case: "header", value: { modelId: id, sizeBytes: BigInt(file.size) } },
-    });
-    const field = ModelService.method.uploadModel.input.field["chunk"]!.number;
-    for (let at = 0; at < file.size; at += CHUNK) parts.push(...filePart(field, file.slice(at, at + CHUNK)));
+    const messages = [
+      whole(UploadModelRequestSchema, {
+        part: { case: "header", value: { modelId: id, sizeBytes: BigInt(file.size) } },
+      }),
+    ];
+    const { number } = UploadModelRequestSchema.field.chunk;
+    for (let at = 0; at < file.size; at += CHUNK) messages.push(field(number, file.slice(at, at + CHUNK)));
     try {
       const told = (share: number) => setSent({ id, share });
-      await send(ModelService.method.uploadModel, parts, told, controller.current.signal);
+      await send(ModelService.method.uploadModel, messages, told, controller.current.signal);
       forgetModel(id);
       onDone();
     } catch (error) {
