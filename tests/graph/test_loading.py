@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -202,3 +203,52 @@ def test_old_models_and_constant_nodes_are_brought_to_one_form() -> None:
     found = Sessions(graph).run({"x": x}, ["y"])["y"]
     expected = np.maximum(weights.sum((1, 2, 3)), 0)
     np.testing.assert_allclose(found[0, :, 2, 2], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_large_tensors_come_as_onnx_reads_them(tmp_path: Path) -> None:
+    """Raw data, typed data, types narrower than a byte, and tensors of nodes, all larger than 64 KiB."""
+    random = np.random.default_rng(0)
+    floats = random.standard_normal((300, 300), np.float32)
+    narrow = random.integers(-8, 8, (400, 400)).astype(ml_dtypes.int4)
+    typed = helper.make_tensor("typed", TensorProto.FLOAT, floats.shape, floats.reshape(-1).tolist())
+    nodes = [
+        helper.make_node("Constant", [], ["constant"], value=numpy_helper.from_array(-floats)),
+        helper.make_node("Add", ["x", "raw"], ["a"]),
+        helper.make_node("Add", ["a", "typed"], ["b"]),
+        helper.make_node("Add", ["b", "constant"], ["y"]),
+        helper.make_node("Cast", ["narrow"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Odd", ["x"], ["z"], domain="odd", table=numpy_helper.from_array(floats * 2)),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, floats.shape)],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in (("y", floats.shape), ("wide", narrow.shape), ("z", floats.shape))
+        ],
+        [numpy_helper.from_array(floats, "raw"), typed, numpy_helper.from_array(narrow, "narrow")],
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("odd", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+
+    loaded = Graph.from_file(path)
+    assert loaded.fingerprint == Graph.from_proto(model).fingerprint
+    assert sorted(loaded.weights) == ["constant", "narrow", "raw", "typed"]
+    for name, expected in (("raw", floats), ("typed", floats), ("constant", -floats), ("narrow", narrow)):
+        assert loaded.weights[name].dtype == expected.dtype
+        assert np.array_equal(loaded.weights[name], expected)
+        assert not loaded.weights[name].flags.writeable
+    [table] = loaded.skeleton.graph.node[-1].attribute
+    assert np.array_equal(numpy_helper.to_array(table.t), floats * 2)
+
+
+@pytest.mark.parametrize("cut", [1, 5000, 300_000])
+def test_a_file_cut_short_is_refused(lite0_path: Path, tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(lite0_path.read_bytes()[:-cut])
+    with pytest.raises(InvalidInput, match="can't be parsed") as caught:
+        Graph.from_file(path)
+    assert caught.value.reason == "NOT_ONNX"

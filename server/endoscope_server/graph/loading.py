@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from endoscope_server.errors import InvalidInput, LimitExceeded
 from endoscope_server.graph import walking
+from endoscope_server.graph.parsing import Places, parse
 from endoscope_server.graph.values import type_of
 from endoscope_server.graph.weights import PACKED_BITS, Array, read
 
@@ -74,20 +75,27 @@ def load_file(path: Path, limits: Limits) -> LoadedModel:
         LimitExceeded: for sizes above ``limits``.
     """
     try:
-        content = path.read_bytes()
+        model, places = parse(path)
     except OSError as error:
         raise _invalid("MODEL_UNREADABLE", f"can't read {path.name}: {error.strerror}") from error
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(content)
     except DecodeError as error:
         raise _invalid("NOT_ONNX", f"{path.name} is not an ONNX file: it can't be parsed") from error
-    del content
-    return load_proto(model, path.parent, limits)
+    return load_proto(model, path.parent, limits, places)
 
 
-def load_proto(model: onnx.ModelProto, folder: Path | None, limits: Limits) -> LoadedModel:
-    """Check a parsed model, taking it over: ``model`` is changed. Raises as :func:`load_file`."""
+def load_proto(
+    model: onnx.ModelProto, folder: Path | None, limits: Limits, places: Places | None = None
+) -> LoadedModel:
+    """Check a parsed model, taking it over: ``model`` is changed.
+
+    Args:
+        model: With its weights, or with external data in ``folder``.
+        folder: Where external data lies.
+        limits: What the model may ask of the machine.
+        places: Raw data that was read apart, see :func:`parsing.parse`.
+
+    Raises: as :func:`load_file`.
+    """
     _check_header(model)
     if len(model.graph.node) > limits.nodes:
         raise LimitExceeded(
@@ -96,7 +104,7 @@ def load_proto(model: onnx.ModelProto, folder: Path | None, limits: Limits) -> L
         )
     ir_version = model.ir_version
     digest = hashlib.sha256()
-    stripped = _strip(model, folder, limits, digest)
+    stripped = _strip(model, folder, limits, digest, places or {})
     # A message holds on to the memory of what was taken out of it; its copy does not.
     slim = onnx.ModelProto()
     slim.CopyFrom(model)
@@ -139,7 +147,7 @@ def _check_header(model: onnx.ModelProto) -> None:
 
 
 def _strip(
-    model: onnx.ModelProto, folder: Path | None, limits: Limits, digest: hashlib._Hash
+    model: onnx.ModelProto, folder: Path | None, limits: Limits, digest: hashlib._Hash, places: Places
 ) -> dict[str, Array]:
     """Take the larger initializers' data out of the model, into the digest; bring the rest inside."""
     main = {id(tensor): tensor for tensor in model.graph.initializer}
@@ -149,9 +157,11 @@ def _strip(
                 if attribute.name == "value" and attribute.type == onnx.AttributeProto.TENSOR:
                     main[id(attribute.t)] = attribute.t
                     attribute.t.name = node.output[0]
+    owners = [_tensor_at(model.graph, place) for place in places]
+    apart = {id(owner): raw for owner, raw in zip(owners, places.values(), strict=True)}
     stripped: dict[str, Array] = {}
     for tensor in walking.tensors(model.graph):
-        array = read(tensor, folder, limits.tensor_bytes)
+        array = read(tensor, folder, limits.tensor_bytes, apart.get(id(tensor)))
         plain = array.dtype != np.object_ and tensor.data_type not in PACKED_BITS
         if id(tensor) in main and plain and array.nbytes >= _STRIPPED_BYTES:
             digest.update(repr((tensor.name, tensor.data_type, tuple(tensor.dims))).encode())
@@ -162,6 +172,13 @@ def _strip(
             inline = onnx.numpy_helper.from_array(array, tensor.name)
             tensor.CopyFrom(inline)
     return stripped
+
+
+def _tensor_at(graph: onnx.GraphProto, place: tuple[int, ...]) -> onnx.TensorProto:
+    if len(place) == 1:
+        return graph.initializer[place[0]]
+    node, attribute = place
+    return graph.node[node].attribute[attribute].t
 
 
 def mark_external(tensor: onnx.TensorProto) -> None:

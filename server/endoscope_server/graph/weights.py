@@ -33,13 +33,16 @@ def dtype_name(element_type: int) -> str | None:
         return None
 
 
-def read(tensor: onnx.TensorProto, folder: Path | None, limit: int) -> Array:
+def read(
+    tensor: onnx.TensorProto, folder: Path | None, limit: int, raw: NDArray[np.uint8] | None = None
+) -> Array:
     """The tensor's values, read-only.
 
     Args:
-        tensor: An initializer or an attribute's tensor, with its data inside or external.
+        tensor: An initializer or an attribute's tensor, with its data inside, apart or external.
         folder: The model's folder, which external data may not leave; None for a model without one.
         limit: The largest size accepted, in bytes.
+        raw: The tensor's raw data, if it was read apart; the result shares its memory.
 
     Raises:
         InvalidInput: if the data is missing, outside of the folder, or not of the declared size.
@@ -54,6 +57,10 @@ def read(tensor: onnx.TensorProto, folder: Path | None, limit: int) -> Array:
         )
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         array = _external(tensor, folder, expected)
+    elif raw is not None and expected is not None:
+        if len(raw) != expected:
+            raise _wrong_size(tensor, expected, len(raw))
+        array = _interpret(tensor, raw)
     else:
         if expected is not None and tensor.HasField("raw_data") and len(tensor.raw_data) != expected:
             raise _wrong_size(tensor, expected, len(tensor.raw_data))
@@ -90,18 +97,23 @@ def _external(tensor: onnx.TensorProto, folder: Path | None, expected: int | Non
     available = path.stat().st_size - offset
     if available < expected:
         raise _wrong_size(tensor, expected, max(available, 0))
+    if expected == 0:
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        return np.zeros(tuple(tensor.dims), dtype)
+    raw: NDArray[np.uint8] = np.memmap(path, np.uint8, "c", offset, (expected,))
+    return _interpret(tensor, raw.view(np.ndarray))
+
+
+def _interpret(tensor: onnx.TensorProto, raw: NDArray[np.uint8]) -> Array:
+    """Bytes as the tensor's type and shape have it; copied only where they don't lie as numpy wants them."""
     dims = tuple(tensor.dims)
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-    if expected == 0:
-        return np.zeros(dims, dtype)
-    raw: NDArray[np.uint8] = np.memmap(path, np.uint8, "c", offset, (expected,))
     if tensor.data_type in PACKED_BITS:
         inline = onnx.TensorProto(data_type=tensor.data_type, dims=dims, raw_data=raw.tobytes())
         return onnx.numpy_helper.to_array(inline)
-    array = raw.view(np.ndarray)
-    if array.ctypes.data % dtype.itemsize:
-        array = array.copy()
-    return array.view(dtype).reshape(dims)
+    if raw.ctypes.data % dtype.itemsize:
+        raw = raw.copy()
+    return raw.view(dtype).reshape(dims)
 
 
 def _locate(tensor: onnx.TensorProto, folder: Path | None) -> tuple[Path, int, int | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -217,12 +217,16 @@ class Packed(Engine):
         self._turned: Tensor | None = None
         self._unstrided = window.strides == (1, 1)
         self._lasts = [extent - 1 for extent in window.extents]
+        self._evened: dict[tuple[int, ...], Packed | None] = {}
 
     def forward(self, x: Tensor, other: Tensor | None, post: onednn.Post | None) -> tuple[Tensor, bool]:
         """See :meth:`Engine.forward`."""
         form = self.form(x.shape)
         padding, bias, options = form.padding, self.weights.bias, self._options
         if form.pads:
+            even = self._even(form)
+            if even is not None:
+                return even.forward(x, other, post)
             x = functional.pad(x, form.pads)
         weight = self._weight
         if weight is None:
@@ -239,6 +243,41 @@ class Packed(Engine):
             return y, end is not None
         y = onednn.convolution(x, weight, bias, padding, *options, *onednn.NOTHING)
         return added(y, other), False
+
+    def backward(self, gradient: Tensor, shape: torch.Size, partial: Tensor | None) -> Tensor:
+        """See :meth:`Engine.backward`."""
+        form = self.form(shape)
+        even = self._even(form) if form.pads else None
+        if even is not None:
+            return even.backward(gradient, shape, partial)
+        return super().backward(gradient, shape, partial)
+
+    def _even(self, form: _Form) -> Packed | None:
+        """The same convolution with a kernel larger by zeros, and padding that is the same on both ends.
+
+        It spares copying the input; None if the zeros would cost more, or can't make it even.
+        """
+        key = tuple(form.pads)
+        if key not in self._evened:
+            self._evened[key] = self._make_even([(key[2], key[3]), (key[0], key[1])])
+        return self._evened[key]
+
+    def _make_even(self, pads: Sequence[tuple[int, int]]) -> Packed | None:
+        window = self.window
+        zeros = []
+        for (before, after), step in zip(pads, window.dilations, strict=True):
+            if (after - before) % step:
+                return None
+            zeros.append((max(after - before, 0) // step, max(before - after, 0) // step))
+        if self.weights.shape[1] > _FEW_CHANNELS:
+            return None
+        even = replace(
+            window,
+            kernel=tuple(size + sum(more) for size, more in zip(window.kernel, zeros, strict=True)),
+            pads=tuple((max(pair), max(pair)) for pair in pads),
+            auto_pad="NOTSET",
+        )
+        return Packed(self.weights.surrounded(zeros), even, self.groups)
 
     def _backward(self, gradient: Tensor, form: _Form, partial: Tensor | None) -> Tensor:
         if self._unstrided:
@@ -297,27 +336,30 @@ class Phased(Packed):
         super().__init__(weights, window, groups)
         self._by_padding: dict[tuple[int, ...], Tensor] = {}
 
-    def _backward(self, gradient: Tensor, form: _Form, partial: Tensor | None) -> Tensor:
-        stride = self.window.strides[0]
+    def backward(self, gradient: Tensor, shape: torch.Size, partial: Tensor | None) -> Tensor:
+        """See :meth:`Engine.backward`."""
+        stride, form = self.window.strides[0], self.form(shape)
+        # Only the padding before the input moves phases; that behind it may be another.
+        padding = form.starts if form.pads else form.padding
         firsts, kernel = [], []
-        for size, pad in zip(self.window.kernel, form.padding, strict=True):
+        for size, pad in zip(self.window.kernel, padding, strict=True):
             first, last = -((size - 1 - pad) // stride), (stride - 1 + pad) // stride
             firsts.append(first)
             kernel.append(last - first + 1)
-        counts = [-(-size // stride) for size in form.shape[2:]]
+        batch, channels, height, width = shape
+        counts = [-(-height // stride), -(-width // stride)]
         around = [
             max(0, -first, count - size + first + steps - 1)
             for first, count, size, steps in zip(firsts, counts, form.result[2:], kernel, strict=True)
         ]
-        weight = self._by_padding.get(form.padding)
+        weight = self._by_padding.get(padding)
         if weight is None:
-            weight = self._phases(form.padding, firsts, kernel)
+            weight = self._phases(padding, firsts, kernel)
             weight = onednn.pack(weight, around, (1, 1), (1, 1), 1, form.result)
-            self._by_padding[form.padding] = weight
+            self._by_padding[padding] = weight
         y = onednn.convolution(gradient, weight, None, around, (1, 1), (1, 1), 1, *onednn.NOTHING)
         for axis, (count, first, pad) in enumerate(zip(counts, firsts, around, strict=True), 2):
             y = y.narrow(axis, pad + first, count)
-        batch, channels, height, width = form.shape
         y = y.permute(0, 2, 3, 1).unflatten(3, (stride, stride, channels)).transpose(2, 3)
         y = y.reshape(batch, counts[0] * stride, counts[1] * stride, channels).permute(0, 3, 1, 2)
         return added(y[:, :, :height, :width], partial)

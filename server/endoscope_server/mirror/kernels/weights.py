@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 class Weights:
@@ -30,6 +32,13 @@ class Weights:
             exact = exact if scale is None else exact * scale
             bias = (exact if shift is None else exact + shift).to(weight.dtype)
         self.bias = bias
+
+    def surrounded(self, zeros: Sequence[tuple[int, int]]) -> Weights:
+        """The same with zeros before and after the kernel along each of its axes."""
+        pads = [count for pair in reversed(zeros) for count in pair]
+        larger = Weights(functional.pad(self._weight, pads), None, self._scale)
+        larger.bias = self.bias
+        return larger
 
     def fold(self) -> Tensor:
         """The scaled weight; not to be written to."""
