@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import click
 
@@ -40,12 +39,13 @@ def _option(name: str) -> click.Option:
     field, flag = Settings.model_fields[name], flag_of(name)
     default, several = field.default, get_origin(field.annotation) is tuple
     shown = default not in (None, ()) and not isinstance(default, bool)
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     return click.Option(
         [f"{flag.name}/--no-{flag.name[2:]}" if isinstance(default, bool) else flag.name, name],
         default=None,
         type=bool if isinstance(default, bool) else str,
         multiple=several,
-        metavar=flag.metavar or None,
+        metavar=flag.metavar or "|".join(choices) or None,
         help=f"{field.description}  [default: {default}]" if shown else field.description,
     )
 
@@ -86,8 +86,9 @@ async def _run(settings: Settings) -> None:
     # The engines take seconds to import: --help must not wait for them.
     from endoscope_server.files import write_whole
     from endoscope_server.services.server import Server
+    from endoscope_server.telemetry import logs
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_format, settings.log_level)
     server = Server(settings)
     await server.start()
     if settings.port_file is not None:

@@ -80,6 +80,18 @@ class Unavailable(EndoscopeError):
     default_reason = "UNAVAILABLE"
 
 
+class Unauthenticated(EndoscopeError):
+    """A caller who does not say who it is, or whom nobody knows (UNAUTHENTICATED)."""
+
+    default_reason = "UNAUTHENTICATED"
+
+
+class Forbidden(EndoscopeError):
+    """Something that the caller's role does not allow (PERMISSION_DENIED)."""
+
+    default_reason = "FORBIDDEN"
+
+
 class Unsupported(EndoscopeError):
     """Something that this server can't do (UNIMPLEMENTED)."""
 

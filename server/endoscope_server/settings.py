@@ -13,10 +13,18 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
@@ -92,6 +100,40 @@ class Settings(BaseModel):
     grace: Annotated[float, Flag("Serving", "SECONDS")] = Field(
         default=5.0, ge=0, description="Time that calls have when the server stops."
     )
+    tls_certificate: Annotated[Path | None, Flag("Security", "FILE")] = Field(
+        default=None,
+        description="PEM file of the server's certificate and the chain above it; with it the server speaks "
+        "TLS only. Read again when it changes.",
+    )
+    tls_key: Annotated[Path | None, Flag("Security", "FILE")] = Field(
+        default=None, description="PEM file of the certificate's private key, without a password."
+    )
+    tls_client_ca: Annotated[Path | None, Flag("Security", "FILE")] = Field(
+        default=None,
+        description="PEM file of authorities; with it clients must show a certificate that one of them "
+        "signed (mutual TLS).",
+    )
+    tokens: Annotated[Path | None, Flag("Security", "FILE")] = Field(
+        default=None,
+        description="TOML file of hashed tokens and their roles, see endoscope token; with it callers must "
+        "send a token. Read again when it changes.",
+    )
+    log_format: Annotated[Literal["text", "json"], Flag("Telemetry")] = Field(
+        default="text", description="Logs for people, or one JSON object a line."
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Flag("Telemetry")] = Field(
+        default="info", description="What is less important is not logged."
+    )
+    metrics_listen: Annotated[str | None, Flag("Telemetry", "HOST:PORT")] = Field(
+        default=None,
+        min_length=1,
+        description="Where to answer Prometheus, at /metrics; port 0 takes one that is free.",
+    )
+    otlp_endpoint: Annotated[str | None, Flag("Telemetry", "URL")] = Field(
+        default=None,
+        min_length=1,
+        description="Collector for OpenTelemetry's traces, such as http://localhost:4317 (OTLP over gRPC).",
+    )
     state: Annotated[Path, AfterValidator(_no_file), Flag("Models and data", "FOLDER")] = Field(
         default=Path("endoscope-state"),
         description="Folder for uploads, certificates and jobs; made if it is not there.",
@@ -118,6 +160,19 @@ class Settings(BaseModel):
     concurrency: Annotated[int, Flag("Computing", "JOBS")] = Field(
         default=4, ge=1, description="Jobs that take turns."
     )
+    checkpoint_interval: Annotated[float, Flag("Computing", "SECONDS")] = Field(
+        default=10.0,
+        ge=0,
+        description="Time between two checkpoints of a job, from which it goes on after a crash.",
+    )
+    job_retention: Annotated[float, Flag("Computing", "SECONDS")] = Field(
+        default=7 * 24 * 3600.0, gt=0, description="Time that results of jobs are kept."
+    )
+    job_quota: Annotated[int, Flag("Computing", "BYTES")] = Field(
+        default=10 * 2**30,
+        ge=2**20,
+        description="Disk that jobs may take; the oldest that ended make room for new ones.",
+    )
     threads: Annotated[int, Flag("Computing", "COUNT")] = Field(
         default=0, ge=0, description="Threads of ONNX Runtime; 0: its own choice."
     )
@@ -132,6 +187,16 @@ class Settings(BaseModel):
         le=1,
         description="Time that an inference request waits for others at most while it could be run.",
     )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together, expected both or neither")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError(
+                "tls_client_ca asks clients for certificates, expected tls_certificate beside it"
+            )
+        return self
 
 
 class _Environment(Settings, BaseSettings):

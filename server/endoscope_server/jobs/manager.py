@@ -24,6 +24,7 @@ from endoscope_server.jobs.job import Job, Start, Work
 from endoscope_server.jobs.recorder import Keeping, Recorder
 from endoscope_server.jobs.records import JobState, Order, Priority
 from endoscope_server.techniques.parts.memory import Memory
+from endoscope_server.telemetry.jobs import JobObserver
 
 logger = logging.getLogger(__name__)
 
@@ -47,15 +48,22 @@ class JobManager:
         capacity: How many jobs may wait; more are refused.
         memory: How many jobs that ended are held in memory if they are not on disk; the oldest go first.
         keeping: How jobs are kept on disk; by default they are not.
+        observer: Is told of what becomes of jobs.
     """
 
     def __init__(
-        self, concurrency: int = 4, capacity: int = 256, memory: int = 256, keeping: Keeping | None = None
+        self,
+        concurrency: int = 4,
+        capacity: int = 256,
+        memory: int = 256,
+        keeping: Keeping | None = None,
+        observer: JobObserver | None = None,
     ) -> None:
         self._concurrency = concurrency
         self._capacity = capacity
         self._held = memory
         self._keeping = keeping or Keeping()
+        self._observer = observer or JobObserver()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._revivals: dict[str, Revive] = {}
         self._order = itertools.count()
@@ -120,6 +128,7 @@ class JobManager:
             held = [name for name, other in self._jobs.items() if other.held]
             for name in held[: max(0, len(held) - self._held)]:
                 del self._jobs[name]
+            self._observer.submitted(identifier, order.technique)
             heapq.heappush(self._waiting, (order.priority, next(self._order), job))
             self._changed.notify()
         self._recorder.touch(job, urgent=True)
@@ -257,14 +266,22 @@ class JobManager:
         if self._stopping and self._goes_on(job):
             job.suspend()
             self._recorder.touch(job)
+            self._observer.left(job.identifier)
             return False
         if job.orphaned is not None and time.monotonic() > job.orphaned:
             job.cancel()
-        going_on = False
-        try:
-            going_on = job.state is not JobState.CANCELLED and job.advance()
-        except Exception:
-            logger.exception("job %s (%s) failed inside", job.identifier, job.order.technique)
+        going_on, before = False, job.latest
+        with self._observer.working(job.identifier):
+            try:
+                going_on = job.state is not JobState.CANCELLED and job.advance()
+            except Exception:
+                logger.exception("job %s (%s) failed inside", job.identifier, job.order.technique)
+        latest = job.latest
+        if latest is not before:
+            self._observer.stepped(job.order.technique)
+        if not going_on:
+            steps = latest.index if latest else 0
+            self._observer.ended(job.identifier, job.order.technique, job.state.value, steps)
         kept = job.order.durable and self._recorder.store is not None
         if going_on and kept and job.checkpoint_due(self._keeping.checkpoint_interval):
             job.take_checkpoint()

@@ -136,6 +136,11 @@ class Repository:
         with self._lock:
             return self._loaded.get(name)
 
+    def in_memory(self) -> list[Model]:
+        """All models that are in memory, the least recently used first."""
+        with self._lock:
+            return list(self._loaded.values())
+
     def at_hand(self, name: str) -> Model | None:
         """The model if it is in memory and its file is as it was; quick, for many calls a second."""
         with self._lock:

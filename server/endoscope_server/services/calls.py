@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +71,9 @@ class Workers:
 
     def start(self, function: Callable[[], T]) -> asyncio.Future[T]:
         """The same, to be awaited later."""
-        return asyncio.get_running_loop().run_in_executor(self._pool, function)
+        # What is logged in the thread is about the same call.
+        context = contextvars.copy_context()
+        return asyncio.get_running_loop().run_in_executor(self._pool, context.run, function)
 
     async def put(self, items: queue.Queue[Any], item: Any, consumer: asyncio.Future[Any]) -> None:
         """Hand an item to a consumer in a thread, waiting while it is behind, and not if it has ended."""

@@ -33,6 +33,7 @@ from endoscope_server.models import Model, Repository
 from endoscope_server.services import preprocessing
 from endoscope_server.services.calls import blaming, resource_id
 from endoscope_server.techniques.parts.steps import Step, retold
+from endoscope_server.telemetry.metrics import IMAGES_SCANNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +222,14 @@ class Surveyor:
 def _steps(
     work: Generator[ScanStep | None, None, ScanResult],
 ) -> Generator[Step | None, None, ScanResult]:
+    computed = 0.0
+
     def tell(step: ScanStep | None) -> Step | None:
+        nonlocal computed
         if step is None:
             return None
+        IMAGES_SCANNED.inc(step.numbers["computed"] - computed)
+        computed = step.numbers["computed"]
         numbers = {**step.numbers, "images_done": float(step.done), "images_total": float(step.count)}
         return Step(0, 0, numbers, stage=f"extracting features: {step.done} of {step.count} pictures")
 

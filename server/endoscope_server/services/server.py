@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections import Counter
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -24,9 +26,11 @@ from endoscope.v1 import (
 )
 from endoscope_server.datasets import FeatureStore, Library, open_engine
 from endoscope_server.errors import InvalidInput
-from endoscope_server.jobs import JobManager
+from endoscope_server.jobs import JobManager, JobState, Keeping
 from endoscope_server.models import Repository
 from endoscope_server.protocols import grpc_service_pb2_grpc, reflection_pb2_grpc
+from endoscope_server.security import TokenFile
+from endoscope_server.services.access import AccessInterceptor
 from endoscope_server.services.activation_service import ActivationService
 from endoscope_server.services.audit_service import AuditService
 from endoscope_server.services.calls import Workers
@@ -34,12 +38,17 @@ from endoscope_server.services.dataset_service import DatasetService
 from endoscope_server.services.gradient import GradientService
 from endoscope_server.services.inference import InferenceService
 from endoscope_server.services.job_service import JobService
+from endoscope_server.services.listening import listen, warn
 from endoscope_server.services.model_service import ModelService
+from endoscope_server.services.observing import ObservingInterceptor
 from endoscope_server.services.reflection import ReflectionService
 from endoscope_server.services.scanning import Surveyor
 from endoscope_server.services.status import StatusInterceptor
 from endoscope_server.serving import Batcher
 from endoscope_server.settings import Settings
+from endoscope_server.telemetry.jobs import JobObserver
+from endoscope_server.telemetry.metrics import Exporter, Stock
+from endoscope_server.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from endoscope_server.web.page import Page
@@ -65,7 +74,13 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._jobs = JobManager(settings.concurrency)
+        tokens = None if settings.tokens is None else TokenFile(settings.tokens)
+        endpoint = settings.otlp_endpoint
+        self._tracing = None if endpoint is None else Tracing(endpoint, version("endoscope"))
+        keeping = Keeping(
+            settings.state / "jobs", settings.job_retention, settings.job_quota, settings.checkpoint_interval
+        )
+        self._jobs = JobManager(settings.concurrency, keeping=keeping, observer=JobObserver(self._tracing))
         self._models = Repository(
             settings.state, settings.models, threads=settings.threads, compute=self._jobs.run
         )
@@ -80,7 +95,11 @@ class Server:
         self._inference = InferenceService(self._models, self._batcher, self._workers)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=[StatusInterceptor()],
+            interceptors=[
+                ObservingInterceptor(self._tracing),
+                StatusInterceptor(),
+                *([] if tokens is None else [AccessInterceptor(tokens)]),
+            ],
             options=[
                 ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
                 ("grpc.max_send_message_length", -1),
@@ -89,18 +108,21 @@ class Server:
             ],
         )
         self._add_services()
-        try:
-            self.port = self._server.add_insecure_port(settings.listen)
-        except RuntimeError as error:
-            raise InvalidInput(f"can't listen on {settings.listen!r}", field="listen") from error
+        self.port = listen(self._server, settings)
         self._page = None if settings.web is None else self._make_page(settings.web)
+        address = settings.metrics_listen
+        self._exporter = None if address is None else Exporter(address, self._take_stock)
 
     async def start(self) -> None:
-        """Listen."""
+        """Listen, and take up the jobs of the server before."""
+        await asyncio.to_thread(self._jobs.resume)
         await self._server.start()
         for name in ("", *SERVICES, "inference.GRPCInferenceService"):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         logger.info("listening on %s (port %d)", self._settings.listen, self.port)
+        warn(self._settings)
+        if self._exporter is not None:
+            logger.info("metrics are at port %d", self._exporter.port)
         if self._page is not None:
             await self._page.start()
 
@@ -115,6 +137,10 @@ class Server:
         if self._page is not None:
             await self._page.stop()
         self._workers.shut_down()
+        if self._exporter is not None:
+            await asyncio.to_thread(self._exporter.stop)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.shut_down)
 
     async def run_until_signalled(self) -> None:
         """Serve until SIGTERM or SIGINT; the server has been started."""
@@ -125,6 +151,13 @@ class Server:
         await signalled.wait()
         logger.info("stopping")
         await self.stop()
+
+    def _take_stock(self) -> Stock:
+        jobs = Counter(job.state.value for job in self._jobs.list())
+        return Stock(
+            {state.value: jobs[state.value] for state in JobState},
+            {model.file.name: model.file.path.stat().st_size for model in self._models.in_memory()},
+        )
 
     def _make_page(self, address: str) -> Page:
         try:

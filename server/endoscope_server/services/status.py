@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import grpc
@@ -16,13 +17,16 @@ from endoscope_server.errors import (
     AlreadyExists,
     Cancelled,
     EndoscopeError,
+    Forbidden,
     InvalidInput,
     LimitExceeded,
     NotFound,
     PreconditionFailed,
+    Unauthenticated,
     Unavailable,
     Unsupported,
 )
+from endoscope_server.services.interception import Continuation, wrapped
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,8 @@ _CODES: tuple[tuple[type[EndoscopeError], grpc.StatusCode], ...] = (
     (PreconditionFailed, grpc.StatusCode.FAILED_PRECONDITION),
     (LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (Cancelled, grpc.StatusCode.CANCELLED),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (Forbidden, grpc.StatusCode.PERMISSION_DENIED),
     (Unavailable, grpc.StatusCode.UNAVAILABLE),
     (Unsupported, grpc.StatusCode.UNIMPLEMENTED),
 )
@@ -63,7 +69,8 @@ def details_of(error: EndoscopeError) -> status_pb2.Status:
 
 async def abort(context: Context, error: EndoscopeError) -> NoReturn:
     """End the call with the error's status."""
-    metadata = (("grpc-status-details-bin", details_of(error).SerializeToString()),)
+    before = context.trailing_metadata() or ()
+    metadata = (*before, ("grpc-status-details-bin", details_of(error).SerializeToString()))
     await context.abort(code_of(error), _sentence(error), metadata)
 
 
@@ -72,44 +79,22 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        continuation: Continuation,
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """Wrap the method that is called."""
         handler: Any = await continuation(handler_call_details)
         if handler is None:
             return None
-        kind = f"{'stream' if handler.request_streaming else 'unary'}_" + (
-            "stream" if handler.response_streaming else "unary"
-        )
-        wrap = _guard_stream if handler.response_streaming else _guard_unary
-        make: Any = getattr(grpc, f"{kind}_rpc_method_handler")
-        return make(
-            wrap(getattr(handler, kind), str(handler_call_details.method)),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        return wrapped(handler, lambda context: _telling(context, str(handler_call_details.method)))
 
 
-def _guard_unary(method: Callable[..., Awaitable[Any]], name: str) -> Callable[..., Awaitable[Any]]:
-    async def guarded(request: Any, context: Context) -> Any:
-        try:
-            return await method(request, context)
-        except Exception as error:
-            await _abort_any(context, error, name)
-
-    return guarded
-
-
-def _guard_stream(method: Callable[..., AsyncIterator[Any]], name: str) -> Callable[..., AsyncIterator[Any]]:
-    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
-            async for response in method(request, context):
-                yield response
-        except Exception as error:
-            await _abort_any(context, error, name)
-
-    return guarded
+@contextlib.asynccontextmanager
+async def _telling(context: Context, name: str) -> AsyncIterator[None]:
+    try:
+        yield
+    except Exception as error:
+        await _abort_any(context, error, name)
 
 
 async def _abort_any(context: Context, error: Exception, name: str) -> NoReturn:
