@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2 as v1alpha
 from grpc_reflection.v1alpha import reflection_pb2_grpc as v1alpha_grpc
 
-from endoscope.v1 import audit_pb2, audit_pb2_grpc, gradient_pb2, gradient_pb2_grpc
+from endoscope.v1 import gradient_pb2, gradient_pb2_grpc
 
 SERVICES = {f"endoscope.v1.{name}Service" for name in ("Model", "Dataset", "Activation", "Gradient", "Job")}
 
@@ -51,13 +51,6 @@ def test_health_knows_each_service(server) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         health.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=10)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-def test_what_is_not_there_says_so(server) -> None:
-    stub = audit_pb2_grpc.AuditServiceStub(server.channel)
-    with pytest.raises(grpc.RpcError) as caught:
-        list(stub.RunAudit(audit_pb2.RunAuditRequest(model="efficientnet-lite0"), timeout=10))
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_sigterm_ends_running_work_and_the_server_with_0(start_server, lite0_path, tmp_path) -> None:

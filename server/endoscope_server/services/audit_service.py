@@ -2,19 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import torch
 
 from endoscope.v1 import audit_pb2, audit_pb2_grpc
-from endoscope_server.errors import Unsupported
+from endoscope_server.jobs import JobManager, Start, Work
+from endoscope_server.models import Model
+from endoscope_server.services import streaming
+from endoscope_server.services.audit import findings
+from endoscope_server.services.audit.case import make_case
+from endoscope_server.services.calls import Workers
+from endoscope_server.services.parameters import resolved, to_parameters
+from endoscope_server.services.provenance import provenance
+from endoscope_server.services.scanning import Survey, Surveyor
 from endoscope_server.services.status import Context
+from endoscope_server.services.streaming import Ticket
+from endoscope_server.techniques.audit import (
+    AuditParameters,
+    Case,
+    Finding,
+    make_report,
+    run_audit,
+    total_steps,
+)
+from endoscope_server.techniques.parts.memory import Memory
+
+TECHNIQUE = "run_audit"
+
+Tell = Callable[[audit_pb2.AuditFinding], None]
 
 
 class AuditService(audit_pb2_grpc.AuditServiceServicer):
     """See ``audit.proto``."""
 
+    def __init__(self, surveyor: Surveyor, jobs: JobManager, workers: Workers) -> None:
+        self._surveyor = surveyor
+        self._jobs = jobs
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._methods = streaming.Methods(jobs, workers)
+        self._methods.add(
+            TECHNIQUE,
+            audit_pb2.RunAuditRequest,
+            lambda request: self._prepare(request, lambda _finding: None),
+        )
+
     async def RunAudit(
         self, request: audit_pb2.RunAuditRequest, context: Context
     ) -> AsyncIterator[audit_pb2.RunAuditResponse]:
-        """An audit; this server has none yet, and says so."""
-        raise Unsupported("this server runs no audits yet", reason="NO_AUDIT")
-        yield  # a generator, as the contract's stream is one
+        """An audit; each chapter is sent as soon as it is done."""
+        done: list[audit_pb2.AuditFinding] = []
+        sent = 0
+        responses = self._methods.run(
+            TECHNIQUE,
+            request,
+            audit_pb2.RunAuditResponse,
+            prepare=lambda message: self._prepare(message, done.append),
+        )
+        async with contextlib.aclosing(responses):  # type: ignore[type-var]  # it is a generator
+            async for response in responses:
+                for finding in done[sent:]:
+                    sent += 1
+                    yield audit_pb2.RunAuditResponse(finding=finding)
+                yield response
+
+    def _prepare(self, request: audit_pb2.RunAuditRequest, tell: Tell) -> tuple[Ticket, Start]:
+        parameters = to_parameters(
+            request, AuditParameters, preview_every=streaming.preview_every(request.options)
+        )
+        survey = self._surveyor.survey(request)
+        case = self._jobs.run(lambda: make_case(survey, parameters, self._device))
+        ticket = _ticket(request, survey, case, parameters)
+        made = provenance(
+            TECHNIQUE, ticket.model, ticket.fingerprint, ticket.parameters, ticket.seed, str(self._device)
+        )
+        encoded = findings.Messages(made)
+
+        def done(finding: Finding) -> None:
+            tell(encoded(finding))
+
+        def start(memory: Memory) -> Work:
+            audit = yield from run_audit(case, parameters, done, memory)
+            yield None
+            report = make_report(audit, findings.as_json(made))
+            return audit_pb2.AuditReport(
+                findings=[encoded(finding) for finding in audit.findings],
+                html=report.html,
+                json=report.json,
+                provenance=made,
+            )
+
+        return ticket, start
+
+
+def _ticket(
+    request: audit_pb2.RunAuditRequest, survey: Survey, case: Case, parameters: AuditParameters
+) -> Ticket:
+    model: Model = survey.model
+    told: dict[str, Any] = {
+        **resolved(request, parameters),
+        # However they were named in the request: the same request gives the same bytes.
+        "model": f"models/{model.name}",
+        "dataset": f"datasets/{survey.dataset}",
+        "preprocessing": survey.told(),
+    }
+    return Ticket(
+        TECHNIQUE,
+        f"models/{model.name}",
+        model.graph.fingerprint,
+        told,
+        request.seed,
+        total_steps(case, parameters),
+    )

@@ -85,7 +85,9 @@ class Methods:
         self._methods[technique] = prepare
         self._jobs.revive_with(technique, revive)
 
-    async def run(self, technique: str, request: Any, response: type[ResponseT]) -> AsyncIterator[ResponseT]:
+    async def run(
+        self, technique: str, request: Any, response: type[ResponseT], *, prepare: Prepare | None = None
+    ) -> AsyncIterator[ResponseT]:
         """Queue a job and stream it.
 
         It is cancelled when the stream is left early, unless it is detached.
@@ -94,9 +96,10 @@ class Methods:
             technique: As it was added.
             request: Its ``options`` say how it is run.
             response: The response message; its fields are ``header``, ``step`` and ``result``.
+            prepare: Checks this request instead of what was added, for a caller that listens to its work.
         """
-        prepare = self._methods[technique]
-        ticket, start = await self._workers.run(lambda: prepare(request))
+        check = prepare or self._methods[technique]
+        ticket, start = await self._workers.run(lambda: check(request))
         job = await self._workers.run(lambda: submit(self._jobs, ticket, start, request.options, request))
         try:
             if job.order.detached:

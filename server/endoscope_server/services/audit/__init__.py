@@ -1,0 +1,1 @@
+"""What AuditService makes of requests, and of what an audit finds."""
