@@ -17,6 +17,7 @@ from endoscope_server.jobs import Job, JobManager, JobState, Order, Priority, Pr
 from endoscope_server.services.calls import Workers
 from endoscope_server.services.tensors import image_format, to_image
 from endoscope_server.techniques.parts.memory import Memory
+from endoscope_server.telemetry import call
 
 ResponseT = TypeVar("ResponseT")
 
@@ -133,6 +134,7 @@ def submit(
     order = Order(
         ticket.technique,
         request.SerializeToString() if request is not None else b"",
+        owner=call.current().caller,
         priority=Priority.BATCH if batch else Priority.INTERACTIVE,
         detached=options.detached,
         encoding=previews.name,
