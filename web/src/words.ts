@@ -18,6 +18,7 @@ export function count(value: number | bigint): string {
 
 export function percent(share: number): string {
   if (share > 0.9995 && share < 1) return "> 99.9%";
+  if (share > 0 && share < 0.0005) return "< 0.1%";
   return `${(100 * share).toFixed(share < 0.0995 ? 1 : share > 0.9 ? 1 : 0)}%`;
 }
 

@@ -25,7 +25,7 @@ function Plane({ id, drawing }: { id: string; drawing: Drawing }) {
   const first = useCallback(
     (box: DOMRect) => {
       const scale = Math.min(1, box.width / drawing.width);
-      return { scale, x: (box.width - drawing.width * scale) / 2, y: 8 };
+      return { scale, x: (box.width - drawing.width * scale) / 2, y: 40 };
     },
     [drawing],
   );

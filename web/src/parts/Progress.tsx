@@ -1,13 +1,15 @@
 import type { Job } from "../api/job";
+import { plural } from "../words";
 
-/** How far a job is, and the button that stops it. */
+/** How far a job is, with the button that stops it; and how it ended. */
 export function Progress({ job, onStop }: { job: Job<unknown>; onStop: () => void }) {
+  if (job.state === "idle" || job.state === "failed") return null;
   if (job.state !== "running") {
-    return job.state === "stopped" ? (
-      <p class="small muted" role="status">
-        Stopped{job.step ? ` at step ${job.step.index}` : ""}.
+    return (
+      <p class="progress over small muted numbers" role="status">
+        {ended(job)}
       </p>
-    ) : null;
+    );
   }
   const { done, total, stage } = standing(job);
   return (
@@ -31,4 +33,14 @@ function standing(job: Job<unknown>): { done: number; total: number; stage: stri
   if (images) return { done: step.losses["images_done"] ?? 0, total: images, stage: "Looking at the pictures" };
   const stage = step.stage ? step.stage[0]!.toUpperCase() + step.stage.slice(1) : "Step";
   return { done: Number(step.index), total: Number(step.total), stage };
+}
+
+function ended(job: Job<unknown>): string {
+  const { step, state } = job;
+  const elapsed = step?.elapsed ? Number(step.elapsed.seconds) + step.elapsed.nanos / 1e9 : 0;
+  const took = elapsed ? ` in ${elapsed < 10 ? elapsed.toFixed(1) : Math.round(elapsed)} s` : "";
+  if (state === "stopped") return step ? `Stopped after ${plural(Number(step.index), "step")}` : "Stopped";
+  const images = step?.losses["images_total"];
+  if (images) return `${plural(images, "picture")}${took}`;
+  return step && Number(step.index) ? `${plural(Number(step.index), "step")}${took}` : `Done${took}`;
 }

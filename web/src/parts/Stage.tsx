@@ -1,4 +1,5 @@
 import type { ComponentChildren } from "preact";
+import { useRef } from "preact/hooks";
 
 interface Props {
   title: string;
@@ -14,6 +15,7 @@ interface Props {
 
 /** A room of a technique: what is set on the left, what is seen on the right. */
 export function Stage({ title, lead, controls, act, ready, running, onStart, children }: Props) {
+  const seen = useRef<HTMLElement>(null);
   return (
     <div class="column wide">
       <header class="head">
@@ -26,7 +28,10 @@ export function Stage({ title, lead, controls, act, ready, running, onStart, chi
           aria-label="Settings"
           onSubmit={(event) => {
             event.preventDefault();
-            if (ready && !running) onStart();
+            if (!ready || running) return;
+            onStart();
+            // On a phone the result is below the settings.
+            if (matchMedia("(max-width: 52rem)").matches) seen.current?.scrollIntoView();
           }}
         >
           {controls}
@@ -34,7 +39,7 @@ export function Stage({ title, lead, controls, act, ready, running, onStart, chi
             {running ? "At work" : act}
           </button>
         </form>
-        <section class="seen" aria-label="Result">
+        <section class="seen" aria-label="Result" ref={seen}>
           {children}
         </section>
       </div>

@@ -23,7 +23,7 @@ export function Dream({ id, model }: RoomProps) {
   const taken = photo.use();
   const job = useJob<Dreamed>();
   const [layer, setLayer] = useState("");
-  const [side, setSide] = useState(320);
+  const [side, setSide] = useState(512);
   const [steps, setSteps] = useState(10);
   const [octaves, setOctaves] = useState(4);
   const [octaveScale, setOctaveScale] = useState(1.4);

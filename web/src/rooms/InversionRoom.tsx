@@ -28,7 +28,7 @@ export function InversionRoom({ id, model }: RoomProps) {
   const taken = photo.use();
   const job = useJob<Inversion>();
   const [layers, setLayers] = useState(() => spread(model, 4));
-  const [steps, setSteps] = useState(80);
+  const [steps, setSteps] = useState(160);
   const [seed, setSeed] = useState(0);
 
   async function start() {

@@ -315,10 +315,18 @@ function worthSeeing(layer: Layer): boolean {
   return layer.opType === "Conv" && sides.length === 2 && sides.some((side) => side > 1n) && tiles <= 1024n;
 }
 
+/** Tiles in a row, so that the last row is as full as the others where that can be; 0 leaves it to the server. */
+function columns(layer: Layer): number {
+  const [filters = 0n, inputs = 0n] = layer.weightShape;
+  if (inputs !== 3n && inputs !== 1n) return 0;
+  return [16, 12, 10, 8, 6].find((side) => Number(filters) % side === 0 && side * side <= 2.5 * Number(filters)) ?? 0;
+}
+
 function Filters({ id, layer }: { id: string; layer: Layer }) {
   const worth = worthSeeing(layer);
   const { value, failure } = useFetched(
-    async () => (worth ? activations.getFilters({ model: `models/${id}`, layer: layer.output }) : undefined),
+    async () =>
+      worth ? activations.getFilters({ model: `models/${id}`, layer: layer.output, columns: columns(layer) }) : undefined,
     [id, layer.output],
   );
   if (!worth) return null;

@@ -177,7 +177,7 @@ function Findings({ certificate, model }: { certificate: ParityCertificate; mode
           <span aria-hidden="true">{passed ? "✓ " : "✗ "}</span>
           {passed ? "Both engines agree" : "The engines differ"}
         </span>{" "}
-        on {plural(comparedCount, "value")}, within {precise(tolerance)}. The largest relative difference is{" "}
+        on {plural(comparedCount, "value")}, within {tolerance}. The largest relative difference is{" "}
         <span class="numbers">{precise(worstRelative)}</span>, at <code>{worstValue}</code> ({worstOpType}).
       </p>
       {certificate.firstDifference && (

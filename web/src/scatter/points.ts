@@ -13,7 +13,7 @@ attribute vec2 place;
 attribute vec3 color;
 uniform vec3 view;
 uniform vec2 size;
-uniform float radius;
+uniform mediump float radius;
 varying vec3 paint;
 void main() {
   vec2 at = (place * view.z + view.xy) / size * 2.0 - 1.0;
@@ -56,6 +56,7 @@ export function drawer(canvas: HTMLCanvasElement): Drawer | undefined {
   gl.attachShader(program, shader(gl, gl.VERTEX_SHADER, VERTEX));
   gl.attachShader(program, shader(gl, gl.FRAGMENT_SHADER, FRAGMENT));
   gl.linkProgram(program);
+  if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program) ?? "program");
   gl.useProgram(program);
   gl.enable(gl.BLEND);
   gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
