@@ -15,6 +15,7 @@ from endoscope.calls import (
     activations,
     audit,
     datasets,
+    health,
     jobs,
     judging,
     models,
@@ -194,6 +195,8 @@ class AsyncClient:
 
     run_audit = _method(audit.run_audit)
     replay = _method(replaying.replay)
+
+    check_health = _method(health.check_health)
 
     def within(self, timeout: float | None) -> AsyncClient:
         """The same client, with another number of seconds for each call; it shares the connection."""

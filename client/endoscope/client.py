@@ -14,6 +14,7 @@ from endoscope.calls import (
     activations,
     audit,
     datasets,
+    health,
     jobs,
     judging,
     models,
@@ -106,6 +107,8 @@ class Client:
     run_audit = _method(audit.run_audit)
     replay = _method(replaying.replay)
 
+    check_health = _method(health.check_health)
+
     def within(self, timeout: float | None) -> Client:
         """The same client, with another number of seconds for each call; it shares the connection."""
         return Client(self.connection.within(timeout), self._channel)
@@ -182,7 +185,7 @@ def connect(
         tls: True: the server is asked to prove who it is, by the system's authorities or these:
         root_certificates: PEM, or its file; implies ``tls``.
         client_key: PEM of the client's own key, or its file, for servers that ask for it.
-        client_certificate: PEM of the client's own certificate, or its file.
+        client_certificate: PEM of the client's own certificate, or its file; implies ``tls``.
         token: Sent as ``authorization: Bearer``; only over TLS or within this machine.
         timeout: Seconds that each call has, a stream as a whole; None: as long as it takes.
         reconnect_for: Seconds for which a lost stream of a detached job is taken up again.

@@ -88,11 +88,13 @@ def connection(
     """A connection, checked. Without a target the environment says where the server is, or it is here.
 
     Raises:
-        InvalidArgument: for a token that would travel in the clear to another machine, or a timeout that is
-            not positive.
+        InvalidArgument: for a token that would travel in the clear to another machine, a certificate without
+            its key, a file that can't be read, or a timeout that is not positive.
     """
     target = target or os.environ.get(SERVER_VARIABLE) or DEFAULT_TARGET
-    secure = tls or root_certificates is not None
+    if (client_certificate is None) != (client_key is None):
+        raise InvalidArgument("client_certificate and client_key go together, expected both or neither")
+    secure = tls or root_certificates is not None or client_certificate is not None
     if token and not secure and not _is_local(target):
         raise InvalidArgument(f"a token for {target} needs TLS: it would travel in the clear")
     if timeout is not None and not timeout > 0:
@@ -110,7 +112,12 @@ def connection(
 
 
 def _pem(source: str | Path | bytes | None) -> bytes | None:
-    return source if source is None or isinstance(source, bytes) else Path(source).read_bytes()
+    if source is None or isinstance(source, bytes):
+        return source
+    try:
+        return Path(source).read_bytes()
+    except OSError as error:
+        raise InvalidArgument(f"can't read {str(source)!r}: {error.strerror}") from error
 
 
 def _is_local(target: str) -> bool:

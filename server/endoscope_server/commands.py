@@ -1,14 +1,16 @@
-"""The command that the server adds to ``endoscope``: ``endoscope serve``."""
+"""The commands that the server adds to ``endoscope``: ``endoscope serve`` and ``endoscope token``."""
 
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
 
 from endoscope_server.errors import EndoscopeError
+from endoscope_server.security import Role, entry, new_token
 from endoscope_server.settings import PREFIX, Settings, flag_of, resolve
 
 
@@ -94,3 +96,36 @@ async def _run(settings: Settings) -> None:
     if settings.port_file is not None:
         await asyncio.to_thread(write_whole, settings.port_file, str(server.port).encode())
     await server.run_until_signalled()
+
+
+@click.group()
+def token() -> None:
+    """Make tokens for clients."""
+
+
+@token.command()
+@click.argument("name")
+@click.option(
+    "--role",
+    type=click.Choice([role.name.lower() for role in Role]),
+    required=True,
+    help="read: looks at what is there; run: computes and minds jobs too; admin: changes models, datasets.",
+)
+@click.option("--days", type=click.IntRange(1, 36_500), help="After so many it is not accepted any more.")
+def new(name: str, role: str, days: int | None) -> None:
+    """Print a new token for NAME, and the line that goes into the file of endoscope serve --tokens.
+
+    The file has the token's hash alone: nothing but this output holds the token.
+
+    Example: endoscope token new alice --role run
+    """
+    made = new_token()
+    expires = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    try:
+        line = entry(name, Role.of(role), made, expires)
+    except EndoscopeError as error:
+        raise click.UsageError(error.message) from error
+    click.echo("The token, for ENDOSCOPE_TOKEN or --token of the client:", err=True)
+    click.echo(made)
+    click.echo("The line for the file of endoscope serve --tokens:", err=True)
+    click.echo(line)

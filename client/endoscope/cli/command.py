@@ -19,6 +19,9 @@ UNREACHABLE = 3
 """The exit code when no server answers."""
 
 
+_PEM = click.Path(path_type=Path, dir_okay=False, exists=True)
+
+
 def _common() -> list[click.Option]:
     return [
         click.Option(
@@ -33,13 +36,33 @@ def _common() -> list[click.Option]:
         click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, and nothing else, on stdout."),
         click.Option(["--quiet", "-q"], is_flag=True, help="Show no progress."),
         click.Option(["--timeout"], type=float, metavar="SECONDS", help="Give up after this time."),
-        click.Option(["--tls"], is_flag=True, help="Ask the server to prove who it is."),
         click.Option(
-            ["--root-certificates"],
-            type=click.Path(path_type=Path, dir_okay=False, exists=True),
+            ["--tls"],
+            is_flag=True,
+            envvar="ENDOSCOPE_TLS",
+            show_envvar=True,
+            help="Ask the server to prove who it is.",
+        ),
+        click.Option(
+            ["--ca", "--root-certificates", "root_certificates"],
+            type=_PEM,
             envvar="ENDOSCOPE_ROOT_CERTIFICATES",
             show_envvar=True,
-            help="PEM file of the authorities that are trusted; implies --tls.",
+            help="PEM file of the authorities that are trusted, instead of the system's; implies --tls.",
+        ),
+        click.Option(
+            ["--cert", "client_certificate"],
+            type=_PEM,
+            envvar="ENDOSCOPE_CLIENT_CERTIFICATE",
+            show_envvar=True,
+            help="PEM file of the client's own certificate, for servers that ask for one; implies --tls.",
+        ),
+        click.Option(
+            ["--key", "client_key"],
+            type=_PEM,
+            envvar="ENDOSCOPE_CLIENT_KEY",
+            show_envvar=True,
+            help="PEM file of that certificate's private key.",
         ),
         click.Option(
             ["--token"], envvar="ENDOSCOPE_TOKEN", show_envvar=True, help="Bearer token; over TLS or locally."

@@ -36,6 +36,7 @@ _COMMANDS: Mapping[str, str] = {
     "jobs": "jobs:jobs",
     "audit": "audit:audit",
     "replay": "replay:replay",
+    "health": "health:health",
 }
 """Where each command is found; a module is imported when its command is needed."""
 

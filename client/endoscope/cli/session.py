@@ -42,10 +42,18 @@ class Session:
         timeout: float | None,
         tls: bool,
         root_certificates: Path | None,
+        client_certificate: Path | None,
+        client_key: Path | None,
         token: str | None,
     ) -> None:
         self.client: Client = connect(
-            server, tls=tls, root_certificates=root_certificates, token=token, timeout=timeout
+            server,
+            tls=tls,
+            root_certificates=root_certificates,
+            client_certificate=client_certificate,
+            client_key=client_key,
+            token=token,
+            timeout=timeout,
         )
         self.as_json = as_json
         self.out = Console(highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -29,7 +30,12 @@ def wrapped(handler: Any, around: Around) -> Any:
 
     async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
         async with around(context):
-            async for response in method(request, context):
+            responses = method(request, context)
+            if inspect.isawaitable(responses):
+                # The other way to stream: it writes to the context.
+                await responses
+                return
+            async for response in responses:
                 yield response
 
     make: Any = getattr(grpc, f"{kind}_rpc_method_handler")

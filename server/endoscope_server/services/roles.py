@@ -13,7 +13,6 @@ from endoscope_server.security import Role
 OPEN = frozenset(
     {
         "/grpc.health.v1.Health/Check",
-        "/grpc.health.v1.Health/List",
         "/grpc.health.v1.Health/Watch",
         "/inference.GRPCInferenceService/ServerLive",
         "/inference.GRPCInferenceService/ServerReady",

@@ -168,6 +168,7 @@ async def stream(
         wrapped: Whether the ``result`` field is a :class:`JobResult`.
     """
     make: Any = response
+    call.name_job(job.identifier)
     yield make(header=_header(job))
     encoding = ImageFormat[job.order.encoding]
     # A generator that is left half-way must still sign its watcher off.
@@ -181,6 +182,7 @@ async def stream(
 async def complete(jobs: JobManager, ticket: Ticket, start: Start) -> Any:
     """A job's result, for a call that streams nothing; the job is cancelled when the call is."""
     job = submit(jobs, ticket, start, job_pb2.JobOptions(), None)
+    call.name_job(job.identifier)
     try:
         async for _ in job.watch():
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -46,8 +47,8 @@ class Tracing:
             raise InvalidInput(
                 "traces need OpenTelemetry: pip install 'endoscope[telemetry]'", field="otlp_endpoint"
             ) from error
-        # What the environment says of the resource goes before this.
-        resource = Resource({"service.name": NAME, "service.version": version}).merge(Resource.create())
+        name = os.environ.get("OTEL_SERVICE_NAME") or NAME
+        resource = Resource.create({"service.name": name, "service.version": version})
         self._provider = TracerProvider(resource=resource)
         exporter = OTLPSpanExporter(endpoint=endpoint, insecure=parts.scheme == "http")
         self._provider.add_span_processor(BatchSpanProcessor(exporter))

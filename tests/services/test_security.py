@@ -1,0 +1,440 @@
+"""TLS, client certificates, tokens and roles, against a server that asks for all of them."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from google.rpc import error_details_pb2, status_pb2
+
+import endoscope
+from endoscope_server.commands import serve, token
+from endoscope_server.errors import InvalidInput, Unauthenticated
+from endoscope_server.security import Certificates, Role, TokenFile, entry, new_token
+from endoscope_server.services.roles import OPEN, ROLES
+from endoscope_server.services.server import Server
+from endoscope_server.settings import Settings
+
+TOKENS = {role: new_token() for role in Role}
+EXPIRED = new_token()
+STRANGE = "a-token-that-nobody-knows-0123456789"
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A certificate and its key, as files."""
+
+    certificate: Path
+    key: Path
+
+
+class Authority:
+    """Signs certificates."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._subject = _name(name)
+        made = _builder(self._subject, self._subject, self._key)
+        made = made.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        self.certificate = folder / f"{name}.pem"
+        self.certificate.write_bytes(_pem(made.sign(self._key, hashes.SHA256())))
+
+    def sign(self, name: str) -> Signed:
+        """A certificate for this machine's own names."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        made = _builder(_name(name), self._subject, key)
+        made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        signed = Signed(self._folder / f"{self._name}-{name}.pem", self._folder / f"{self._name}-{name}.key")
+        signed.certificate.write_bytes(_pem(made.sign(self._key, hashes.SHA256())))
+        signed.key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return signed
+
+
+def _name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+    )
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A server that asks for certificates and tokens."""
+
+    running: Any
+    ours: Authority
+    theirs: Authority
+    server: Signed
+    client: Signed
+    tokens: Path
+
+    def channel(self) -> grpc.Channel:
+        """A channel with all that is asked for but a token."""
+        credentials = grpc.ssl_channel_credentials(
+            self.ours.certificate.read_bytes(),
+            self.client.key.read_bytes(),
+            self.client.certificate.read_bytes(),
+        )
+        # A channel of its own, so that its handshake is a new one.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        return grpc.secure_channel(self.running.target, credentials, options)
+
+    def arguments(self, role: Role = Role.ADMIN) -> dict[str, Any]:
+        """What :func:`endoscope.connect` takes."""
+        return {
+            "root_certificates": self.ours.certificate,
+            "client_certificate": self.client.certificate,
+            "client_key": self.client.key,
+            "token": TOKENS[role],
+            "timeout": 20,
+        }
+
+    def log(self) -> list[dict[str, Any]]:
+        """The log; gRPC's own lines, which tell why a handshake failed, are not JSON."""
+        lines = (self.running.state / "log").read_text().splitlines()
+        return [json.loads(line) for line in lines if not re.match(r"[IWE]\d{4} ", line)]
+
+
+@pytest.fixture(scope="module")
+def guarded(start_server, digits_cnn_path, tmp_path_factory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    ours, theirs = (Authority(folder, name) for name in ("ours", "theirs"))
+    server, client = ours.sign("server"), ours.sign("client")
+    tokens = folder / "tokens.toml"
+    lines = [entry(f"the-{role.name.lower()}-token", role, TOKENS[role]) for role in Role]
+    lines.append(entry("the-late", Role.ADMIN, EXPIRED, datetime.now(UTC) - timedelta(seconds=1)))
+    tokens.write_text("\n".join(lines) + "\n")
+    options = ("--tls-certificate", str(server.certificate), "--tls-key", str(server.key))
+    options += ("--tls-client-ca", str(ours.certificate), "--tokens", str(tokens))
+    options += ("--log-level", "debug", "--log-format", "json")
+    (folder / "state").mkdir()
+    with start_server(folder / "state", digits_cnn_path.parent, *options) as running:
+        yield Guarded(running, ours, theirs, server, client, tokens)
+        log = (running.state / "log").read_text()
+    for secret in (*TOKENS.values(), EXPIRED, STRANGE):
+        assert secret not in log
+    assert "PRIVATE KEY" not in log
+
+
+def _outcome(
+    channel: grpc.Channel, method: str, *authorization: str, request: bytes = b""
+) -> tuple[Any, str]:
+    """The code and the reason that a call with an empty request ends with; OK as soon as it has an answer."""
+    metadata = [("authorization", value) for value in authorization]
+    # Whatever the method streams: on the wire one message is one message.
+    call = channel.stream_stream(method)(iter([request]), metadata=metadata, timeout=30)
+    try:
+        next(call, None)
+    except grpc.RpcError as error:
+        trailing = dict(error.trailing_metadata() or ())
+        status = status_pb2.Status.FromString(trailing.get("grpc-status-details-bin", b""))
+        info = error_details_pb2.ErrorInfo()
+        found = [info.reason for detail in status.details if detail.Unpack(info)]
+        return error.code(), "".join(found)
+    call.cancel()
+    return grpc.StatusCode.OK, ""
+
+
+async def test_each_method_that_is_served_has_a_role(tmp_path, monkeypatch) -> None:
+    served: set[str] = set()
+
+    def note(_server: Any, service: str, handlers: dict[str, Any]) -> None:
+        served.update(f"/{service}/{name}" for name in handlers)
+
+    monkeypatch.setattr(type(grpc.aio.server()), "add_registered_method_handlers", note)
+    server = Server(Settings(listen="127.0.0.1:0", state=tmp_path))
+    await server.start()
+    await server.stop()
+    assert len(served) > 40
+    assert served == ROLES.keys() | OPEN
+
+
+@pytest.mark.parametrize("method", sorted(ROLES))
+def test_each_role_may_call_what_it_may_and_nothing_else(guarded: Guarded, method: str) -> None:
+    with guarded.channel() as channel:
+        assert _outcome(channel, method) == (grpc.StatusCode.UNAUTHENTICATED, "NO_TOKEN")
+        for role in Role:
+            code, reason = _outcome(channel, method, f"Bearer {TOKENS[role]}")
+            if role < ROLES[method]:
+                assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "ROLE_TOO_LOW")
+            else:
+                assert code not in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
+
+
+@pytest.mark.parametrize("method", sorted(OPEN))
+def test_health_asks_for_no_token(guarded: Guarded, method: str) -> None:
+    with guarded.channel() as channel:
+        assert _outcome(channel, method)[0] is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize(
+    ("authorization", "reason"),
+    [
+        ([f"Bearer {STRANGE}"], "UNKNOWN_TOKEN"),
+        ([f"Bearer {EXPIRED}"], "TOKEN_EXPIRED"),
+        ([f"Basic {STRANGE}"], "MALFORMED_TOKEN"),
+        (["Bearer"], "MALFORMED_TOKEN"),
+        ([STRANGE], "MALFORMED_TOKEN"),
+        ([f"Bearer {TOKENS[Role.ADMIN]}", f"Bearer {TOKENS[Role.ADMIN]}"], "MALFORMED_TOKEN"),
+    ],
+)
+def test_what_is_no_good_token_is_refused(guarded: Guarded, authorization: list[str], reason: str) -> None:
+    with guarded.channel() as channel:
+        outcome = _outcome(channel, "/endoscope.v1.ModelService/ListModels", *authorization)
+        assert outcome == (grpc.StatusCode.UNAUTHENTICATED, reason)
+
+
+def test_a_request_is_not_parsed_before_its_caller_is_known(guarded: Guarded) -> None:
+    method, garbage = "/endoscope.v1.ModelService/ListModels", b"\xff" * 1000
+    with guarded.channel() as channel:
+        assert _outcome(channel, method, request=garbage)[0] is grpc.StatusCode.UNAUTHENTICATED
+        known = _outcome(channel, method, f"Bearer {TOKENS[Role.READ]}", request=garbage)
+        assert known[0] is not grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_method_that_is_not_there_is_unimplemented(guarded: Guarded) -> None:
+    with guarded.channel() as channel:
+        assert _outcome(channel, "/endoscope.v1.ModelService/Nothing")[0] is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_the_client_library_and_its_errors(guarded: Guarded) -> None:
+    target = guarded.running.target
+    with endoscope.connect(target, **guarded.arguments(Role.READ)) as client:
+        assert [model.model_id for model in client.list_models()].count("digits-cnn") == 1
+        with pytest.raises(endoscope.errors.PermissionDenied) as caught:
+            client.load_model("digits-cnn")
+        assert caught.value.metadata["expected"] == "admin"
+        assert "the-read-token" in caught.value.message
+    with (
+        endoscope.connect(target, **{**guarded.arguments(), "token": None}) as client,
+        pytest.raises(endoscope.errors.Unauthenticated),
+    ):
+        client.list_models()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"client_certificate": None, "client_key": None},
+        {"root_certificates": "theirs"},
+        {"client": "theirs"},
+        {"root_certificates": None, "client_certificate": None, "client_key": None},
+    ],
+    ids=["no client certificate", "a server of another authority", "a client of another authority", "no TLS"],
+)
+def test_without_the_right_certificates_there_is_no_connection(
+    guarded: Guarded, change: dict[str, Any]
+) -> None:
+    change = dict(change)
+    if change.get("root_certificates") == "theirs":
+        change["root_certificates"] = guarded.theirs.certificate
+    if change.pop("client", None):
+        stranger = guarded.theirs.sign("client")
+        change |= {"client_certificate": stranger.certificate, "client_key": stranger.key}
+    with (
+        endoscope.connect(
+            guarded.running.target, **{**guarded.arguments(), **change, "timeout": 5}
+        ) as client,
+        pytest.raises(endoscope.errors.Unreachable),
+    ):
+        client.list_models()
+
+
+def _environment(guarded: Guarded) -> dict[str, str]:
+    return {
+        **os.environ,
+        "ENDOSCOPE_SERVER": guarded.running.target,
+        "ENDOSCOPE_ROOT_CERTIFICATES": str(guarded.ours.certificate),
+        "ENDOSCOPE_CLIENT_CERTIFICATE": str(guarded.client.certificate),
+        "ENDOSCOPE_CLIENT_KEY": str(guarded.client.key),
+        "ENDOSCOPE_TOKEN": TOKENS[Role.RUN],
+    }
+
+
+def _cli(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "endoscope", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+
+
+def test_the_command_line_takes_it_from_the_environment_and_from_options(guarded: Guarded) -> None:
+    environment = _environment(guarded)
+    listed = _cli(environment, "models", "list", "--json")
+    assert listed.returncode == 0, listed.stderr
+    assert "digits-cnn" in listed.stdout
+    bare = {name: value for name, value in environment.items() if not name.startswith("ENDOSCOPE_")}
+    options = ["--server", guarded.running.target, "--ca", str(guarded.ours.certificate)]
+    options += ["--cert", str(guarded.client.certificate), "--key", str(guarded.client.key)]
+    listed = _cli(bare, "models", "list", *options, "--token", TOKENS[Role.READ])
+    assert listed.returncode == 0, listed.stderr
+    refused = _cli(bare, "models", "list", *options, "--token", STRANGE)
+    assert refused.returncode == 1
+    assert "not known" in refused.stderr
+    assert STRANGE not in refused.stderr + refused.stdout
+    half = _cli(bare, "models", "list", *options[:-2])
+    assert half.returncode == 1
+    assert "go together" in half.stderr
+
+
+def test_health_by_the_command_line(guarded: Guarded) -> None:
+    environment = _environment(guarded)
+    del environment["ENDOSCOPE_TOKEN"]
+    well = _cli(environment, "health", "--json")
+    assert (well.returncode, json.loads(well.stdout)) == (0, {"status": "serving"})
+    assert _cli(environment, "health", "endoscope.v1.ModelService").returncode == 0
+    assert _cli(environment, "health", "nobody.Service").returncode == 1
+    assert _cli({**environment, "ENDOSCOPE_SERVER": "127.0.0.1:1"}, "health").returncode == 3
+
+
+def test_the_log_names_who_called(guarded: Guarded) -> None:
+    with endoscope.connect(guarded.running.target, **guarded.arguments(Role.RUN)) as client:
+        result = client.visualize_class("digits-cnn", classes=[3], steps=2).result()
+        assert result
+    lines = guarded.log()
+    ended = [line for line in lines if "succeeded after 2 steps" in line["message"]]
+    assert ended
+    assert ended[-1]["caller"] == "the-run-token"
+    call = next(line for line in reversed(lines) if line.get("method", "").endswith("VisualizeClass"))
+    assert (call["caller"], call["code"]) == ("the-run-token", "OK")
+    assert call["job_id"] == ended[-1]["job_id"]
+    assert call["request_id"] == ended[-1]["request_id"]
+
+
+def test_tokens_are_read_again_when_their_file_changes(guarded: Guarded) -> None:
+    before = guarded.tokens.read_text()
+    later, method = new_token(), "/endoscope.v1.ModelService/ListModels"
+
+    def code(token: str) -> Any:
+        with guarded.channel() as channel:
+            return _outcome(channel, method, f"Bearer {token}")[0]
+
+    assert code(later) is grpc.StatusCode.UNAUTHENTICATED
+    guarded.tokens.write_text(entry("later", Role.READ, later))
+    assert code(later) is grpc.StatusCode.OK
+    assert code(TOKENS[Role.ADMIN]) is grpc.StatusCode.UNAUTHENTICATED
+    for broken in ("later = ", f'later = {{ role = "read", sha256 = "{STRANGE}" }}', "later = 3"):
+        guarded.tokens.write_text(broken)
+        assert code(later) is grpc.StatusCode.OK, "what was read last stays in force"
+        assert any("kept what was read before" in line["message"] for line in guarded.log()[-3:])
+    guarded.tokens.unlink()
+    assert code(later) is grpc.StatusCode.OK
+    guarded.tokens.write_text(before)
+    assert code(TOKENS[Role.ADMIN]) is grpc.StatusCode.OK
+
+
+def test_certificates_are_read_again_when_their_files_change(guarded: Guarded, tmp_path) -> None:
+    def issuer() -> str:
+        host, _, port = guarded.running.target.partition(":")
+        return _issuer(ssl.get_server_certificate((host, int(port))))
+
+    files = (guarded.server.certificate, guarded.server.key)
+    kept = [shutil.copy(file, tmp_path) for file in files]
+    assert issuer() == "ours"
+    renewed = guarded.theirs.sign("server")
+    files[0].write_bytes(renewed.certificate.read_bytes())
+    assert issuer() == "ours", "a certificate without its key is of no use"
+    files[1].write_bytes(renewed.key.read_bytes())
+    assert issuer() == "theirs"
+    for file, copy in zip(files, kept, strict=True):
+        shutil.copy(copy, file)
+    assert issuer() == "ours"
+
+
+def _issuer(pem: str) -> str:
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    return str(certificate.issuer.rfc4514_string()).removeprefix("CN=")
+
+
+def test_a_new_token_works_and_only_its_hash_is_in_the_line(tmp_path) -> None:
+    done = CliRunner().invoke(token, ["new", "alice", "--role", "run", "--days", "2"])
+    assert done.exit_code == 0, done.output
+    made, line = done.stdout.splitlines()
+    assert made not in line
+    path = tmp_path / "tokens.toml"
+    path.write_text(line)
+    caller = TokenFile(path).caller(made)
+    assert (caller.name, caller.role) == ("alice", Role.RUN)
+    with pytest.raises(Unauthenticated):
+        TokenFile(path).caller(made + "x")
+    wrong = CliRunner().invoke(token, ["new", "a = 1", "--role", "run"])
+    assert wrong.exit_code == 2
+    assert "expected" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f'bob = {{ role = "admin", sha256 = "{STRANGE}" }}', ["bob.sha256"]),
+        (f'bob = {{ role = "king", sha256 = "{"0" * 64}" }}', ["bob.role", "read, run, admin"]),
+        (f'bob = "{STRANGE}"', ["bob"]),
+        (f'bob = {{ role = "run", token = "{STRANGE}" }}', ["bob"]),
+        (f"[[{STRANGE}", ["no TOML"]),
+    ],
+)
+def test_a_wrong_token_file_ends_the_server_and_tells_no_content(
+    tmp_path, text: str, words: list[str]
+) -> None:
+    path = tmp_path / "tokens.toml"
+    path.write_text(text)
+    done = CliRunner().invoke(serve, ["--tokens", str(path), "--state", str(tmp_path / "state")])
+    assert done.exit_code == 1
+    assert all(word in done.stderr for word in [*words, str(path)]), done.stderr
+    assert STRANGE not in done.output
+
+
+def test_wrong_certificates_end_the_server(tmp_path) -> None:
+    authority = Authority(tmp_path, "ours")
+    one, other = authority.sign("one"), authority.sign("other")
+    for certificate, key, authorities in (
+        (one.certificate, other.key, None),
+        (one.key, one.certificate, None),
+        (tmp_path / "none.pem", one.key, None),
+        (one.certificate, one.key, one.key),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            Certificates(certificate, key, authorities)
+        assert ".pem" in caught.value.message or ".key" in caught.value.message
+    done = CliRunner().invoke(serve, ["--tls-certificate", str(one.certificate)])
+    assert done.exit_code == 2
+    assert "tls_key" in done.stderr
