@@ -140,7 +140,7 @@ class Server:
         if self._exporter is not None:
             await asyncio.to_thread(self._exporter.stop)
         if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.shut_down)
+            await asyncio.to_thread(self._tracing.shut_down, self._settings.grace)
 
     async def run_until_signalled(self) -> None:
         """Serve until SIGTERM or SIGINT; the server has been started."""
@@ -185,9 +185,7 @@ class Server:
             GradientService(models, jobs, workers), server
         )
         job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs), server)
-        audit_pb2_grpc.add_AuditServiceServicer_to_server(
-            AuditService(self._surveyor, jobs, workers), server
-        )
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(self._surveyor, jobs, workers), server)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz_async.ChannelzServicer(), server)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -50,8 +51,8 @@ class Tracing:
         name = os.environ.get("OTEL_SERVICE_NAME") or NAME
         resource = Resource.create({"service.name": name, "service.version": version})
         self._provider = TracerProvider(resource=resource)
-        exporter = OTLPSpanExporter(endpoint=endpoint, insecure=parts.scheme == "http")
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._exporter = OTLPSpanExporter(endpoint=endpoint, insecure=parts.scheme == "http")
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer(NAME, version)
         self._propagator = TraceContextTextMapPropagator()
         self._context, self._trace = context, trace
@@ -102,6 +103,11 @@ class Tracing:
             span.set_status(self._trace.StatusCode.ERROR, "the job failed")
         span.end()
 
-    def shut_down(self) -> None:
-        """Send what is left, and end."""
-        self._provider.shutdown()
+    def shut_down(self, patience: float) -> None:
+        """Send what is left, and end; a collector that does not answer is given up after so many seconds."""
+        giving_up = threading.Timer(patience, self._exporter.shutdown)
+        giving_up.start()
+        try:
+            self._provider.shutdown()
+        finally:
+            giving_up.cancel()
