@@ -15,9 +15,10 @@ from typing import Any
 import grpc.aio
 import uvicorn
 from google.protobuf import descriptor_pool
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from endoscope_server.errors import InvalidInput
 from endoscope_server.web.guard import Guard, is_local
@@ -64,7 +65,8 @@ class Page:
         pool = descriptor_pool.Default()
         services = [pool.FindServiceByName(name) for name in self._services]
         relay = Relay(self._channel, services, self._max_request_bytes)
-        application = Guard(_Dispatch(relay, _Files(directory=STATIC, html=True)), local=self._local)
+        files = ExceptionMiddleware(_Files(directory=STATIC, html=True))
+        application = Guard(_Dispatch(relay, files), local=self._local)
         configuration = uvicorn.Config(
             application,
             lifespan="off",
@@ -91,7 +93,7 @@ class Page:
 class _Dispatch:
     """Calls go to the relay, everything else to the files."""
 
-    def __init__(self, relay: Relay, files: StaticFiles) -> None:
+    def __init__(self, relay: Relay, files: ASGIApp) -> None:
         self._relay = relay
         self._files = files
 
