@@ -268,8 +268,8 @@ class Batcher:
     def _settle(self, queue: _Queue, requests: list[_Request], run: _Run) -> None:
         took = run.ended - run.started
         queue.demand.run_seconds = took / 1e9
-        rows = sum(request.rows for request in requests)
-        self.statistics[queue.model.name].ran(rows, took)
+        if not all(isinstance(outcome, Exception) for outcome in run.outcomes):
+            self.statistics[queue.model.name].ran(sum(request.rows for request in requests), took)
         for request, outcome in zip(requests, run.outcomes, strict=True):
             queue.demand.leave(request.rows)
             if request.answer.done():

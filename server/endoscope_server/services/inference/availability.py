@@ -49,10 +49,7 @@ class Availability:
         reason = self._reason(file)
         if reason:
             raise Unavailable(f"model {name!r} is not ready: {reason}", field=field, reason="MODEL_NOT_READY")
-        try:
-            return self._models.get(name)
-        except EndoscopeError as error:
-            raise error.at(field) from None
+        return self._loaded(name, field)
 
     def is_ready(self, name: str, version: str) -> bool:
         """Whether the model is there and served."""
@@ -68,10 +65,10 @@ class Availability:
         with self._lock:
             self._reasons.pop(name, None)
         try:
-            return self._models.get(name)
+            return self._loaded(name, "model_name")
         except EndoscopeError as error:
             self._withdraw(file, error.message)
-            raise error.at("model_name") from None
+            raise
 
     def unload(self, name: str) -> None:
         """Let a model's memory go, and serve it no more until it is loaded, or replaced on disk."""
@@ -87,6 +84,13 @@ class Availability:
                 state = UNAVAILABLE if reason else READY
                 response.models.add(name=file.name, version=VERSION, state=state, reason=reason)
         return response
+
+    def _loaded(self, name: str, field: str) -> Model:
+        try:
+            return self._models.get(name)
+        except EndoscopeError as error:
+            error.field = field
+            raise
 
     def _file(self, name: str, field: str) -> ModelFile:
         try:
