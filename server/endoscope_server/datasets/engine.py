@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -129,6 +130,7 @@ class Extractor:
             intra_op_threads=1,
             fidelity=Fidelity.FAST,
         )
+        self._memory = threading.local()
         if self._values:
             self._sessions.prepare(self._values)
 
@@ -137,31 +139,55 @@ class Extractor:
         kept: list[int] = []
         pictures: list[Image.Image] = []
         skipped: list[Skipped] = []
+        batch = self._batch(len(indices))
         for index in indices:
             try:
-                pictures.append(self._extraction.preprocessing.fit(decode(source.read(index))))
+                picture = decode(source.read(index))
             except EndoscopeError as error:
                 skipped.append(Skipped(source.items[index].name, error.message))
-            else:
-                kept.append(index)
-        features = self.features(pictures) if pictures else {}
+                continue
+            if self._values:
+                self._extraction.preprocessing.write(picture, batch[len(kept)])
+            if PIXELS in self._extraction.values:
+                pictures.append(self._extraction.preprocessing.fit(picture))
+            kept.append(index)
+        features = self._features(batch[: len(kept)], pictures) if kept else {}
         return Extracted(tuple(kept), features, tuple(skipped))
 
     def features(self, pictures: Sequence[Image.Image]) -> dict[str, NDArray[np.generic]]:
-        """The features of pictures that are fitted to the model: by value, pictures x numbers."""
+        """The features of pictures: by value, pictures x numbers."""
+        preprocessing = self._extraction.preprocessing
+        fitted = [preprocessing.fit(picture) for picture in pictures]
+        batch = self._batch(len(fitted))
+        for picture, planes in zip(fitted, batch, strict=True):
+            preprocessing.write(picture, planes)
+        return self._features(batch, fitted)
+
+    def _batch(self, count: int) -> NDArray[np.float32]:
+        """Memory for inputs, each thread's own: fetching it anew takes longer than filling it."""
+        preprocessing = self._extraction.preprocessing
+        batch: NDArray[np.float32] | None = getattr(self._memory, "batch", None)
+        if batch is None or len(batch) < count:
+            batch = np.empty((count, *preprocessing.shape), np.float32)
+            self._memory.batch = batch
+        return batch[:count]
+
+    def _features(
+        self, batch: NDArray[np.float32], fitted: Sequence[Image.Image]
+    ) -> dict[str, NDArray[np.generic]]:
         features: dict[str, NDArray[np.generic]] = {}
         if PIXELS in self._extraction.values:
-            features[PIXELS] = np.stack([shrink(picture) for picture in pictures])
+            features[PIXELS] = np.stack([shrink(picture) for picture in fitted])
         if not self._values:
             return features
-        preprocessing = self._extraction.preprocessing
-        batch = preprocessing.normalize(_planes(pictures))
         name = self._extraction.input_name
         own = batch.astype(self._sessions.graph.values[name].dtype or "float32", copy=False)
         found = run_batch(self._sessions, name, own, self._values)
         for wanted in self._extraction.values:
             if wanted in found:
-                features[wanted] = _storable(found[wanted].reshape(len(pictures), -1))
+                # The input itself may be wanted, and its memory is used again.
+                kept = found[wanted].copy() if np.may_share_memory(found[wanted], batch) else found[wanted]
+                features[wanted] = _storable(kept.reshape(len(batch), -1))
             elif (value := value_of(wanted)) is not None:
                 features[wanted] = self._peaks(value, found[value])
         return features
@@ -236,13 +262,3 @@ def _first(under_way: deque[Future[Extracted]]) -> Extracted | None:
     if not wait([under_way[0]], PATIENCE).done:
         return None
     return under_way.popleft().result()
-
-
-def _planes(pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
-    """Fitted pictures as batch x channels x height x width in [0, 1]."""
-    pixels = np.stack([np.asarray(picture) for picture in pictures])
-    if pixels.ndim == 3:
-        pixels = pixels[..., None]
-    planes = np.empty((len(pixels), pixels.shape[3], *pixels.shape[1:3]), np.float32)
-    np.divide(pixels.transpose(0, 3, 1, 2), np.float32(255), out=planes)
-    return planes

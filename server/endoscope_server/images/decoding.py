@@ -20,6 +20,10 @@ DEFAULT_MAX_PIXELS = 64_000_000
 # decompression bomb has nothing to add.
 Image.MAX_IMAGE_PIXELS = None
 
+# The memory of a few pictures is kept for the next: fetching it anew takes a third of the time of decoding a
+# photo of 500 x 375. Each is of 16 MB at most.
+Image.core.set_blocks_max(8)  # type: ignore[attr-defined]  # documented, but not in its stubs
+
 
 def decode(content: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
     """The picture in an encoded file, upright, in 8-bit RGB or grey.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import math
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from endoscope_server.errors import InvalidInput
+from endoscope_server.images.resampling import Box, resample, resized
 
 
 class ResizeMode(enum.Enum):
@@ -95,20 +97,22 @@ class Preprocessing:
         """How many channels the model's input has."""
         return 1 if self.channel_order is ChannelOrder.GREY else 3
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The model's input for one picture, without a batch axis."""
+        channels, (width, height) = self.channels, self._size
+        return (channels, height, width) if self.layout is Layout.NCHW else (height, width, channels)
+
     def fit(self, picture: Image.Image) -> Image.Image:
         """The picture in the model's size and colours (RGB or grey), resized as ``resize`` says."""
         mode = "L" if self.channel_order is ChannelOrder.GREY else "RGB"
         picture = picture if picture.mode == mode else picture.convert(mode)
-        size = (self.width, self.height)
-        if picture.size == size:
-            return picture
-        if self.resize is ResizeMode.STRETCH:
-            return picture.resize(size, Image.Resampling.BICUBIC)
-        horizontal, vertical = self.width / picture.width, self.height / picture.height
-        if self.resize is ResizeMode.PAD:
-            return self._pad(picture, min(horizontal, vertical))
-        box = self._centre_box(picture, max(horizontal, vertical))
-        return picture.resize(size, Image.Resampling.BICUBIC, box=box)
+        box = self._box(picture)
+        if box is None:
+            return self._pad(picture)
+        if whole := self._whole(box):
+            return picture if picture.size == self._size else picture.crop(whole)
+        return resized(picture, box, self._size)
 
     def pixels(self, picture: Image.Image) -> NDArray[np.float32]:
         """The fitted picture as channels x height x width in [0, 1], red first."""
@@ -140,16 +144,60 @@ class Preprocessing:
         """The model's input for one picture, with a batch axis of 1."""
         return self.normalize(self.pixels(picture)[None])
 
-    def _centre_box(self, picture: Image.Image, ratio: float) -> tuple[float, float, float, float]:
+    def write(self, picture: Image.Image, planes: NDArray[np.float32]) -> None:
+        """Write the model's input for one picture where it belongs: what :meth:`prepare` gives, bit for bit.
+
+        Args:
+            picture: Of any size.
+            planes: float32 of the input's shape without its batch axis; any strides.
+        """
+        planes = planes.transpose(2, 0, 1) if self.layout is Layout.NHWC else planes
+        planes = planes[::-1] if self.channel_order is ChannelOrder.BGR else planes
+        table, box = _levels(self), self._box(picture)
+        if self.channels == 3 and box is not None and self._whole(box) is None:
+            resample(picture if picture.mode == "RGB" else picture.convert("RGB"), box, table, planes)
+            return
+        pixels = np.asarray(self.fit(picture)).reshape(self.height, self.width, self.channels)
+        for channel, plane in enumerate(planes):
+            np.take(table[channel], pixels[..., channel], out=plane, mode="clip")
+
+    def _box(self, picture: Image.Image) -> Box | None:
+        """The part of a picture that fills the input; None if the input has room beside the picture."""
+        if self.resize is ResizeMode.STRETCH or picture.size == self._size:
+            return 0.0, 0.0, float(picture.width), float(picture.height)
+        if self.resize is ResizeMode.PAD:
+            return None
+        ratio = max(self.width / picture.width, self.height / picture.height)
         width = self.width / ratio * self.crop_fraction
         height = self.height / ratio * self.crop_fraction
-        left, top = (picture.width - width) / 2, (picture.height - height) / 2
-        return left, top, left + width, top + height
+        # Rounding must not lead out of the picture.
+        left, top = max(0.0, (picture.width - width) / 2), max(0.0, (picture.height - height) / 2)
+        return left, top, min(left + width, picture.width), min(top + height, picture.height)
 
-    def _pad(self, picture: Image.Image, ratio: float) -> Image.Image:
+    def _whole(self, box: Box) -> tuple[int, int, int, int] | None:
+        """A box that holds the input's own pixels, so that nothing is to be resized; else None."""
+        left, top, right, bottom = map(round, box)
+        exact = (left, top, right, bottom) == box
+        return (left, top, right, bottom) if exact and (right - left, bottom - top) == self._size else None
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.width, self.height
+
+    def _pad(self, picture: Image.Image) -> Image.Image:
+        ratio = min(self.width / picture.width, self.height / picture.height)
         size = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
         grey = 128 if picture.mode == "L" else (128, 128, 128)
-        canvas = Image.new(picture.mode, (self.width, self.height), grey)
+        canvas = Image.new(picture.mode, self._size, grey)
         corner = (self.width - size[0]) // 2, (self.height - size[1]) // 2
-        canvas.paste(picture.resize(size, Image.Resampling.BICUBIC), corner)
+        canvas.paste(resized(picture, (0, 0, *picture.size), size), corner)
         return canvas
+
+
+@functools.lru_cache(maxsize=64)
+def _levels(preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """What becomes of each 8-bit level, for red, green and blue, or for grey: channels x 256."""
+    levels = np.arange(256, dtype=np.float32) / np.float32(255)
+    values = preprocessing.normalize(np.broadcast_to(levels, (1, preprocessing.channels, 1, 256)))
+    table = values[0, 0].T if preprocessing.layout is Layout.NHWC else values[0, :, 0]
+    return np.ascontiguousarray(table[::-1] if preprocessing.channel_order is ChannelOrder.BGR else table)

@@ -178,8 +178,7 @@ class Surveyor:
             survey.preprocessing,
             graph=model.graph,
         )
-        fitted = [survey.preprocessing.fit(picture) for picture in pictures]
-        return dict(extractor(extraction).features(fitted))
+        return extractor(extraction).features(pictures)
 
     def delete(self, name: str) -> None:
         """Delete a dataset, and the features that no other dataset has.
