@@ -95,7 +95,7 @@ class Settings(BaseModel):
         default=None,
         min_length=1,
         description="Where to serve the browser page, with Connect and gRPC-Web beside it; port 0 takes one "
-        "that is free. Off unless set; whoever reaches the page can do all that a client can.",
+        "that is free. Off unless set. Certificates and tokens are asked for as by gRPC.",
     )
     grace: Annotated[float, Flag("Serving", "SECONDS")] = Field(
         default=5.0, ge=0, description="Time that calls have when the server stops."

@@ -125,7 +125,11 @@ class Visit:
         self.page.get_by_label(name, exact=True).fill(str(value))
 
     def shot(self, name: str) -> None:
-        """Keep what is seen, light and dark, on a desk and on a phone."""
+        """Keep what is seen, light and dark, on a desk and on a phone; all can use it."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = Axe().run(self.page)
+        assert found.violations_count == 0, found.generate_report()
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SHOTS / f"{name}.png")
         self.page.emulate_media(color_scheme="dark")
@@ -135,7 +139,7 @@ class Visit:
         self.page.set_viewport_size({"width": 360, "height": 740})
         overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert self.page.evaluate(overflow) <= 0, f"{name} is wider than a phone"
-        self.page.screenshot(path=SHOTS / f"{name}-phone.png")
+        self.page.screenshot(path=SHOTS / f"{name}-phone.png", full_page=True)
         self.page.set_viewport_size(before)
 
 

@@ -1,10 +1,12 @@
 import type { ComponentType } from "preact";
 import { useEffect } from "preact/hooks";
 
+import { refused } from "./api/access";
 import type { Model } from "./generated/endoscope/v1/model_pb";
 import { useModel } from "./models";
 import { Banner, Waiting } from "./parts/Banner";
 import { Shell } from "./parts/Shell";
+import { Unlock } from "./parts/Unlock";
 import { Adversarial } from "./rooms/Adversarial";
 import { ClassRoom } from "./rooms/ClassRoom";
 import { Datasets } from "./rooms/Datasets";
@@ -38,6 +40,7 @@ const ROOMS: Partial<Record<Room, ComponentType<RoomProps>>> = {
 
 export function App() {
   const here = route.use();
+  const locked = refused.use() !== "";
   useEffect(() => {
     document.title = [here.room === "models" ? "" : here.rest[0] || here.room, here.model, "Endoscope"]
       .filter(Boolean)
@@ -45,9 +48,15 @@ export function App() {
   }, [here]);
   return (
     <Shell route={here}>
-      {here.room === "models" && <Models />}
-      {here.room === "datasets" && <Datasets />}
-      {here.model && <OfModel key={here.model} route={here} />}
+      {locked ? (
+        <Unlock />
+      ) : (
+        <>
+          {here.room === "models" && <Models />}
+          {here.room === "datasets" && <Datasets />}
+          {here.model && <OfModel key={here.model} route={here} />}
+        </>
+      )}
     </Shell>
   );
 }

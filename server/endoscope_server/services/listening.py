@@ -37,8 +37,6 @@ def warn(settings: Settings) -> None:
     """Say in the log what is open to more people than its operator may think."""
     if settings.tokens is not None and settings.tls_certificate is None:
         logger.warning("tokens travel in the clear, since there is no --tls-certificate")
-    if settings.web is not None and settings.tls_client_ca is not None:
-        logger.warning("--tls-client-ca is not for the page: whoever reaches it needs no certificate")
 
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:

@@ -162,13 +162,17 @@ class Server:
     def _make_page(self, address: str) -> Page:
         try:
             from endoscope_server.web.page import Page
+            from endoscope_server.web.tls import tls_context
         except ImportError as error:
             raise InvalidInput(
                 f"the page needs {error.name}, expected the extra `web`: pip install 'endoscope[web]'",
                 field="web",
                 reason="EXTRA_MISSING",
             ) from error
-        page = Page(address, SERVICES, MAX_REQUEST_BYTES, self._settings.grace)
+        settings, context = self._settings, None
+        if settings.tls_certificate is not None and settings.tls_key is not None:
+            context = tls_context(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+        page = Page(address, SERVICES, MAX_REQUEST_BYTES, settings.grace, context)
         self._server.add_insecure_port(page.relayed)
         return page
 

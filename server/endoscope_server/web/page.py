@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,12 +38,20 @@ class Page:
         services: Full names of the services that the page may call.
         max_request_bytes: The largest request message.
         grace: Seconds that running calls have when it stops.
+        context: For TLS; None: in the clear.
 
     Raises:
         InvalidInput: if the address can't be listened on.
     """
 
-    def __init__(self, address: str, services: Sequence[str], max_request_bytes: int, grace: float) -> None:
+    def __init__(
+        self,
+        address: str,
+        services: Sequence[str],
+        max_request_bytes: int,
+        grace: float,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="endoscope-web-")
         # Between the two stands a socket file that only we may open: no port of the machine is taken,
         # and it is the same however the gRPC port is secured.
@@ -51,7 +60,8 @@ class Page:
         self._max_request_bytes = max_request_bytes
         self._socket, host = _bind(address)
         self.port: int = self._socket.getsockname()[1]
-        self.url = f"http://{host}:{self.port}/"
+        self._context = context
+        self.url = f"{'http' if context is None else 'https'}://{host}:{self.port}/"
         self._local = is_local(host)
         self._grace = grace
         self._stopped = asyncio.Event()
@@ -67,8 +77,10 @@ class Page:
         relay = Relay(self._channel, services, self._max_request_bytes)
         files = ExceptionMiddleware(_Files(directory=STATIC, html=True))
         application = Guard(_Dispatch(relay, files), local=self._local)
+        context = self._context
         configuration = uvicorn.Config(
             application,
+            ssl_context_factory=None if context is None else lambda _config, _default: context,
             lifespan="off",
             log_config=None,
             log_level="warning",

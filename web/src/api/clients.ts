@@ -1,14 +1,25 @@
 // The services, as the page calls them: Connect over the page's own origin.
 
-import { createClient } from "@connectrpc/connect";
+import { createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 
 import { ActivationService } from "../generated/endoscope/v1/activation_pb";
 import { DatasetService } from "../generated/endoscope/v1/dataset_pb";
 import { GradientService } from "../generated/endoscope/v1/gradient_pb";
 import { ModelService } from "../generated/endoscope/v1/model_pb";
+import { authorization } from "./access";
 
-const transport = createConnectTransport({ baseUrl: location.origin, useBinaryFormat: true });
+const authorize: Interceptor = (next) => (request) => {
+  const shown = authorization();
+  if (shown) request.header.set("Authorization", shown);
+  return next(request);
+};
+
+const transport = createConnectTransport({
+  baseUrl: location.origin,
+  useBinaryFormat: true,
+  interceptors: [authorize],
+});
 
 export const models = createClient(ModelService, transport);
 export const datasets = createClient(DatasetService, transport);

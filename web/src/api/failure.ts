@@ -2,6 +2,8 @@
 
 import { Code, ConnectError } from "@connectrpc/connect";
 
+import { refused } from "./access";
+
 export interface Failure {
   title: string;
   words: string;
@@ -26,6 +28,7 @@ export function isStop(error: unknown): boolean {
 
 export function toFailure(error: unknown): Failure {
   const told = ConnectError.from(error);
+  if (told.code === Code.Unauthenticated) refused.set(told.rawMessage);
   // A browser tells no more than this of a server that is gone.
   const gone = told.code === Code.Unknown && /fetch|network/i.test(told.rawMessage);
   return {

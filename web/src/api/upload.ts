@@ -6,6 +6,8 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { codeFromString } from "@connectrpc/connect/protocol-connect";
 
+import { authorization } from "./access";
+
 type Method<I extends DescMessage, O extends DescMessage> = DescMethodClientStreaming & { input: I; output: O };
 
 /** A piece of a message, made of what is in memory and of what lies on disk. */
@@ -88,6 +90,8 @@ function post(path: string, body: Blob, told: (share: number) => void, signal: A
     request.responseType = "arraybuffer";
     request.setRequestHeader("Content-Type", "application/connect+proto");
     request.setRequestHeader("Connect-Protocol-Version", "1");
+    const shown = authorization();
+    if (shown) request.setRequestHeader("Authorization", shown);
     request.upload.onprogress = (event) => told(event.loaded / event.total);
     request.onload = () =>
       request.status === 200

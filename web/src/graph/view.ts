@@ -30,12 +30,14 @@ export interface Viewing {
 export function useView(frame: RefObject<HTMLElement | null>, options: Options): Viewing {
   const { width, height, least = 0.05, most = 4, first } = options;
   const [view, setView] = useState<View>({ x: 0, y: 0, scale: 1 });
-  const settled = useRef(false);
+  /** Whether it was moved by hand; until then it follows the frame. */
+  const moved = useRef(false);
 
   const zoom = useCallback(
     (factor: number, x?: number, y?: number) => {
       const box = frame.current?.getBoundingClientRect();
       if (!box) return;
+      moved.current = true;
       const [fixedX, fixedY] = [x ?? box.width / 2, y ?? box.height / 2];
       setView((now) => {
         const scale = Math.min(most, Math.max(least, now.scale * factor));
@@ -45,27 +47,33 @@ export function useView(frame: RefObject<HTMLElement | null>, options: Options):
     },
     [least, most],
   );
-  const pan = useCallback((x: number, y: number) => setView((now) => ({ ...now, x: now.x + x, y: now.y + y })), []);
+  const pan = useCallback((x: number, y: number) => {
+    moved.current = true;
+    setView((now) => ({ ...now, x: now.x + x, y: now.y + y }));
+  }, []);
   const centre = useCallback((x: number, y: number) => {
     const box = frame.current?.getBoundingClientRect();
+    moved.current = true;
     if (box) setView((now) => ({ ...now, x: box.width / 2 - x * now.scale, y: box.height / 2 - y * now.scale }));
   }, []);
   const reset = useCallback(() => {
     const box = frame.current?.getBoundingClientRect();
+    moved.current = false;
     if (box?.width) setView(first(box));
   }, [first]);
   const fit = useCallback(() => {
     const box = frame.current?.getBoundingClientRect();
     if (!box) return;
+    moved.current = true;
     const scale = Math.min(most, Math.max(least, Math.min(box.width / width, box.height / height)));
     setView({ scale, x: (box.width - width * scale) / 2, y: (box.height - height * scale) / 2 });
   }, [width, height, least, most]);
 
   useEffect(() => {
-    if (settled.current || !width) return;
-    settled.current = true;
-    reset();
-  }, [width, reset]);
+    const watcher = new ResizeObserver(() => moved.current || reset());
+    if (frame.current) watcher.observe(frame.current);
+    return () => watcher.disconnect();
+  }, [reset]);
 
   useEffect(() => {
     const element = frame.current;

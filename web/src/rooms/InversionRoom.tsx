@@ -16,11 +16,11 @@ import { Stage } from "../parts/Stage";
 import { link } from "../router";
 import { plural, precise } from "../words";
 
-/** A few layers from the first to the last, as evenly as can be. */
+/** A few layers from the first to the last, closer to each other at first, where most is lost. */
 function spread(model: Model, wanted: number): string[] {
-  const layers = model.layers.filter((layer) => layer.weightShape.length > 0 || layer.opType === "Add");
+  const layers = model.layers.filter((layer) => layer.shape.length === 4 && layer.weightShape.length > 0);
   const from = layers.length ? layers : model.layers;
-  const places = Array.from({ length: wanted }, (_, index) => Math.round((index * (from.length - 1)) / (wanted - 1 || 1)));
+  const places = Array.from({ length: wanted }, (_, index) => Math.round((index / (wanted - 1 || 1)) ** 2 * (from.length - 1)));
   return [...new Set(places.map((place) => from[place]!.alias))];
 }
 
