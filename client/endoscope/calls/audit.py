@@ -57,7 +57,7 @@ def run_audit(
         l2_epsilons: Likewise in L2. Default: 0.25, 0.5, 1 and 2.
         attack_steps: Of each attack, 1 to 1000. Default: 10.
         fooling_steps: The most steps of fooling, 1 to 10000. Default: 64.
-        inversion_steps: Of the inversion of each layer, 1 to 10000. Default: 200.
+        inversion_steps: Of the inversion of each layer, 1 to 10000. Default: 1200.
         visualization_steps: Of class visualisation, 1 to 10000. Default: 64.
         seed: Seed of all random numbers, 0 or more.
         preprocessing: Overrides the model's own, field by field.

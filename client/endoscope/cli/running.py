@@ -107,14 +107,15 @@ def finish(
     """Save a result's pictures, and print it."""
     files: list[Path] = []
     if isinstance(result, Showing):
-        files = _save(result, output)
+        files = save(result, output)
         if show and not session.as_json:
             pictures = [item.picture for item in result.shown()[:_SHOWN_PICTURES]]
             session.out.print(terminal_pictures(session.out, pictures))
     session.tell(result, tell(result), files=files)
 
 
-def _save(result: Showing, output: Path) -> list[Path]:
+def save(result: Showing, output: Path) -> list[Path]:
+    """Write a result's pictures; what can't be written is a clear error."""
     try:
         return result.save(output)
     except (OSError, ValueError) as error:

@@ -153,7 +153,7 @@ class RunAuditRequest(_message.Message):
     fooling_steps: _builtins.int
     """Optional. The most steps of fooling, 1 to 10000. Default: 64."""
     inversion_steps: _builtins.int
-    """Optional. Steps of the inversion of each layer, 1 to 10000. Default: 200."""
+    """Optional. Steps of the inversion of each layer, 1 to 10000. Default: 1200."""
     visualization_steps: _builtins.int
     """Optional. Steps of class visualisation, 1 to 10000. Default: 64."""
     @_builtins.property

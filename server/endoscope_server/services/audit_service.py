@@ -79,6 +79,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
             TECHNIQUE, ticket.model, ticket.fingerprint, ticket.parameters, ticket.seed, str(self._device)
         )
         encoded = findings.Messages(made)
+        title = survey.model.card.title or survey.model.name
 
         def done(finding: Finding) -> None:
             tell(encoded(finding))
@@ -86,7 +87,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         def start(memory: Memory) -> Work:
             audit = yield from run_audit(case, parameters, done, memory)
             yield None
-            report = make_report(audit, findings.as_json(made))
+            report = make_report(audit, title, findings.as_json(made))
             return audit_pb2.AuditReport(
                 findings=[encoded(finding) for finding in audit.findings],
                 html=report.html,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from endoscope_server.graph import Graph
@@ -44,8 +45,14 @@ def _described(graph: Graph) -> dict[str, Any]:
         "nodes": len(graph.nodes),
         "layers": len(graph.layers),
         "parameters": sum(int(array.size) for array in graph.weights.values()),
-        "multiply_adds": sum(layer.multiply_adds or 0 for layer in graph.layers),
+        "multiply_adds": _total(layer.multiply_adds for layer in graph.layers),
     }
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    """Their sum; None if one of them is not known."""
+    known = list(counts)
+    return None if None in known else sum(count or 0 for count in known)
 
 
 def _value(value: Any) -> dict[str, Any]:

@@ -86,7 +86,7 @@ NAMES: Mapping[str, str] = {
     "identity.model.nodes": "nodes of the graph",
     "identity.model.layers": "layers of the graph",
     "identity.model.parameters": "numbers in the weights",
-    "identity.model.multiply_adds": "multiplications for one picture, where shapes are known",
+    "identity.model.multiply_adds": "multiplications for one picture; null where shapes are free",
     "identity.preprocessing.*": "how a picture becomes the model's input",
     "identity.preprocessing.mean[]": "subtracted, one number a channel",
     "identity.preprocessing.std[]": "divided by, one number a channel",

@@ -68,7 +68,7 @@ class AuditParameters:
     l2_epsilons: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
     attack_steps: int = 10
     fooling_steps: int = 64
-    inversion_steps: int = 200
+    inversion_steps: int = 1200
     visualization_steps: int = 64
     seed: int = 0
     preview_every: int = 0

@@ -39,15 +39,17 @@ class Report:
     json: bytes
 
 
-def make_report(audit: Audit, provenance: Mapping[str, Any]) -> Report:
+def make_report(audit: Audit, title: str, provenance: Mapping[str, Any]) -> Report:
     """The report of an audit.
 
     Args:
         audit: What was found.
+        title: What the model is called.
         provenance: What made it, as JSON has it.
     """
     told = {
         "schema": SCHEMA,
+        "title": title,
         "verdict": [
             {"chapter": item.chapter.value, "level": item.level.value, "text": item.text}
             for item in verdicts(audit.findings)

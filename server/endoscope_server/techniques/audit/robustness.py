@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -248,6 +249,7 @@ def _plots(norm: Norm, values: Mapping[str, Any], clean: float) -> dict[str, Plo
     if norms:
         total = minimal["pictures"]
         points = [(0.0, 0.0), *((size, place / total) for place, size in enumerate(norms, 1))]
+        points.append((norms[-1] * 1.1, len(norms) / total))
         found[f"{norm.value}_norms"] = Plot(
             plot_lines(
                 [Line("fooled", points, steps=True)],
@@ -264,7 +266,15 @@ def _plots(norm: Norm, values: Mapping[str, Any], clean: float) -> dict[str, Plo
 
 def _examples(evidence: Evidence, right: Sequence[int], record: _Record) -> Generator[Figure, None, None]:
     fooled = [place for place in right if record.smallest[place].picture is not None]
-    for place in sorted(fooled, key=lambda place: record.smallest[place].size)[:_EXAMPLES]:
+    # The smallest of each class come before the second smallest of any.
+    ordered = sorted(fooled, key=lambda place: record.smallest[place].size)
+    ranks = Counter[int]()
+    turns = {}
+    for place in ordered:
+        reference = int(evidence.reference[place])
+        turns[place] = ranks[reference]
+        ranks[reference] += 1
+    for place in sorted(ordered, key=lambda place: turns[place])[:_EXAMPLES]:
         item, smallest = evidence.items[place], record.smallest[place]
         assert smallest.picture is not None
         assert smallest.difference is not None
