@@ -6,8 +6,11 @@ import itertools
 
 import pytest
 import torch
+from torch.nn import functional
 
+from endoscope_server.mirror.kernels import activation
 from endoscope_server.mirror.kernels.engines import Engine, Packed, Phased, Pointwise, fastest
+from endoscope_server.mirror.kernels.linear import Linear
 from endoscope_server.mirror.kernels.weights import Weights
 from endoscope_server.mirror.spatial import Window
 
@@ -100,3 +103,31 @@ def test_padding_that_changes_with_the_size() -> None:
         expected, _ = slow.forward(x, None, None)
         assert_close(fast.forward(x, None, None)[0], expected)
         assert_close(fast.backward(expected, x.shape, None), slow.backward(expected, x.shape, None))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("outputs", [16, 10])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+def test_products_with_a_constant_matrix(rows: int, outputs: int, turned: bool, relu: bool) -> None:
+    """Whichever way the matrix lies, and however many rows there are, again with other numbers of rows."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(outputs, 12, generator=generator)
+    if turned:
+        matrix = matrix.t().contiguous().t()
+    bias = torch.randn(outputs, generator=generator)
+    kernel = Linear(matrix, bias, activation.relu if relu else None)
+    for count in (rows, 2 * rows, 1):
+        x = torch.randn(count, 12, generator=generator, requires_grad=True)
+        expected = functional.linear(x, matrix, bias)
+        expected = expected.relu() if relu else expected
+        gradient = torch.randn(expected.shape, generator=generator)
+        [back] = torch.autograd.grad(expected, x, gradient)
+        found, saved = kernel.forward([x.detach()], [True])
+        assert_close(found, expected.detach())
+        for partial in (None, torch.randn(back.shape, generator=generator)):
+            total = back if partial is None else back + partial
+            own = None if partial is None else partial.clone()
+            [result] = kernel.backward((gradient, False), saved, [True], own)
+            assert result is not None
+            assert_close(result[0], total)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from endoscope_server.errors import InvalidInput, NotFound, Unsupported
-from endoscope_server.mirror import fusion, registry, shapes
+from endoscope_server.mirror import fusion, memory, registry, shapes
 from endoscope_server.mirror.loading import Body, Model, Source, load, make_body
 from endoscope_server.mirror.node import Function, Node
 from endoscope_server.mirror.plan import Plan, Step, compile_steps
@@ -54,6 +54,7 @@ class Mirror(nn.Module):
         self, source: Source, overrides: Mapping[str, Override] | None = None, origin: Mirror | None = None
     ) -> None:
         super().__init__()
+        memory.prepare()
         self._source = source
         self._overrides = dict(overrides or {})
         self._functions: dict[Any, tuple[Function, Any]] = {}

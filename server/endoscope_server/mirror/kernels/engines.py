@@ -7,7 +7,6 @@ same.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -159,52 +158,58 @@ class Engine:
 
 
 class Pointwise(Engine):
-    """1x1 convolutions as products of matrices: one copy of the weights serves both directions."""
+    """1x1 convolutions as products of matrices."""
 
     def __init__(self, weights: Weights, window: Window, groups: int) -> None:
         super().__init__(weights, window, groups)
         self._steps = None if window.strides == (1, 1) else window.strides
-
-    @functools.cached_property
-    def _matrix(self) -> Tensor:
-        return self.weights.folded.flatten(1)
-
-    @functools.cached_property
-    def _turned(self) -> Tensor:
-        return self._matrix.t()
+        self._matrix: Tensor | None = None
+        self._turned: Tensor | None = None
 
     def forward(self, x: Tensor, other: Tensor | None, post: onednn.Post | None) -> tuple[Tensor, bool]:
         """See :meth:`Engine.forward`."""
         if self._steps is not None:
             x = x[:, :, :: self._steps[0], :: self._steps[1]]
         rows = x.contiguous(memory_format=_LAST).permute(0, 2, 3, 1)
+        matrix = self._matrix
+        if matrix is None:
+            matrix = self._matrix = self._pack(self.weights.fold().flatten(1), rows)
         if other is None:
-            y = onednn.linear(rows, self._matrix, self.weights.bias, *(post or onednn.NOTHING))
+            y = onednn.linear(rows, matrix, self.weights.bias, *(post or onednn.NOTHING))
             return y.permute(0, 3, 1, 2), post is not None
         fits = other.dim() == 4 and other.shape[1] == self.weights.shape[0]
         if fits and other.shape[0] == x.shape[0] and other.shape[2:] == x.shape[2:]:
             added_rows = other.permute(0, 2, 3, 1)
             if added_rows.is_contiguous():
-                y = onednn.linear_binary(rows, added_rows, self._matrix, self.weights.bias, "add")
+                y = onednn.linear_binary(rows, added_rows, matrix, self.weights.bias, "add")
                 return y.permute(0, 3, 1, 2), False
-        y = onednn.linear(rows, self._matrix, self.weights.bias, *onednn.NOTHING)
+        y = onednn.linear(rows, matrix, self.weights.bias, *onednn.NOTHING)
         return added(y.permute(0, 3, 1, 2), other), False
 
     def backward(self, gradient: Tensor, shape: torch.Size, partial: Tensor | None) -> Tensor:
         """See :meth:`Engine.backward`."""
         rows = gradient.contiguous(memory_format=_LAST).permute(0, 2, 3, 1)
+        turned = self._turned
+        if turned is None:
+            turned = self._turned = self._pack(self.weights.fold().flatten(1).t(), rows)
         if self._steps is None and partial is not None:
             into = partial.permute(0, 2, 3, 1)
             if into.is_contiguous():
-                y: Tensor = onednn.linear_binary(rows, into, self._turned, None, "add")
+                y: Tensor = onednn.linear_binary(rows, into, turned, None, "add")
                 return y.permute(0, 3, 1, 2)
-        y = onednn.linear(rows, self._turned, None, *onednn.NOTHING).permute(0, 3, 1, 2)
+        y = onednn.linear(rows, turned, None, *onednn.NOTHING).permute(0, 3, 1, 2)
         if self._steps is None:
             return added(y, partial)
         if partial is None:
             partial = torch.empty(shape, dtype=y.dtype, memory_format=_LAST).zero_()
         partial[:, :, :: self._steps[0], :: self._steps[1]].add_(y)
         return partial
+
+    @staticmethod
+    def _pack(matrix: Tensor, rows: Tensor) -> Tensor:
+        """The matrix in the order in which oneDNN reads it, when it multiplies about as many rows."""
+        packed: Tensor = onednn.pack_matrix(matrix.contiguous(), rows.numel() // rows.shape[-1])
+        return packed
 
 
 class Packed(Engine):

@@ -13,14 +13,15 @@ from endoscope_server.mirror.kernels.activation import Activation
 from endoscope_server.mirror.kernels.base import NOTHING, Gradient, Kernel, Saved, added, summed_to
 
 _MANY_ROWS = 16
+_PARTS = 8
 
 
 class Linear(Kernel):
     """The product with a constant matrix, then perhaps another tensor added, then perhaps an activation.
 
     Inputs: the tensor to multiply, and the one to add if there is one. In float32 on a CPU oneDNN computes
-    it. The matrix is packed for the forward pass when many rows are multiplied; otherwise, and always on the
-    way back, it is read in place.
+    it. The matrix is packed, once for each direction, when many rows are multiplied; for few it is read in
+    place.
 
     Args:
         matrix: Outputs x inputs.
@@ -34,6 +35,7 @@ class Linear(Kernel):
         self.matrix, self.bias, self.activation = matrix, bias, activation
         self._turned = matrix.t()
         self._packed: Tensor | None = None
+        self._packed_turned: Tensor | None = None
         self._post = activation.post if activation is not None and activation.from_output else None
         self._fast = matrix.dtype == torch.float32 and onednn.available
 
@@ -89,14 +91,34 @@ class Linear(Kernel):
             self._packed = onednn.pack_matrix(self.matrix.contiguous(), rows)
         return self._packed
 
+    def _backward_matrix(self, gradient: Tensor) -> Tensor:
+        rows = gradient.numel() // gradient.shape[-1]
+        if rows < _MANY_ROWS:
+            return self._turned
+        if self._packed_turned is None:
+            self._packed_turned = onednn.pack_matrix(self._turned.contiguous(), rows)
+        return self._packed_turned
+
     def _backward(self, gradient: Tensor, fast: bool, partial: Tensor | None) -> Tensor:
-        # For a single row oneDNN reads a matrix that is turned round against the grain.
-        if not fast or gradient.numel() == gradient.shape[-1]:
+        if not fast:
             return added(torch.matmul(gradient, self.matrix), partial)
+        # For a single row oneDNN reads a matrix that is turned round against the grain.
+        if gradient.numel() == gradient.shape[-1]:
+            return added(self._single_row(gradient), partial)
+        matrix = self._backward_matrix(gradient)
         if partial is not None and partial.is_contiguous():
-            result: Tensor = onednn.linear_binary(gradient, partial, self._turned, None, "add")
+            result: Tensor = onednn.linear_binary(gradient, partial, matrix, None, "add")
             return result
-        return added(onednn.linear(gradient, self._turned, None, *onednn.NOTHING), partial)
+        return added(onednn.linear(gradient, matrix, None, *onednn.NOTHING), partial)
+
+    def _single_row(self, gradient: Tensor) -> Tensor:
+        """The product from the left, read by several threads: a product with a vector is left to one."""
+        outputs, inputs = self.matrix.shape
+        if outputs % _PARTS or not self.matrix.is_contiguous():
+            return torch.matmul(gradient, self.matrix)
+        parts = self.matrix.view(_PARTS, outputs // _PARTS, inputs)
+        sums = torch.bmm(gradient.reshape(_PARTS, 1, outputs // _PARTS), parts)
+        return sums.sum(0).view(*gradient.shape[:-1], inputs)
 
 
 class MatrixProduct(Kernel):
