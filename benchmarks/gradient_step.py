@@ -4,19 +4,22 @@ Run it on a quiet machine, where torchvision is installed::
 
     python benchmarks/gradient_step.py [--models resnet50 vit_b_16] [--batches 1 8] [--threads 2] [--inductor]
 
-All contestants take turns in each round, and the best round of each counts: what disturbs the machine
-makes a round slower, never faster. ``collecting`` is native torch as it is mostly used, with gradients
-of all weights, ``frozen`` native torch without them. ``limit`` is the fastest forward pass at hand, of
-ONNX Runtime or of torch compiled by inductor with frozen weights; a step to the input has the arithmetic
+Each contestant has a process of its own, as it would be used: how one treats the process's memory and threads
+changes nothing for the others. All take turns in each round, and the best round of each counts: what disturbs
+the machine makes a round slower, never faster. ``collecting`` is native torch as it is mostly used, with
+gradients of all weights, ``frozen`` native torch without them. ``limit`` is the fastest forward pass at hand,
+of ONNX Runtime or of torch compiled by inductor with frozen weights; a step to the input has the arithmetic
 of two. Weights are random, but for EfficientNet-Lite0: they don't change the arithmetic.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import time
 import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +146,7 @@ def inductor_forward(model: nn.Module, image: Tensor) -> Callable[[], object]:
     import torch._inductor.config as config
 
     config.freezing = True
-    compiled = torch.compile(model)
+    compiled = torch.compile(model.requires_grad_(requires_grad=False))
 
     def forward() -> Tensor:
         with torch.no_grad():
@@ -153,37 +156,68 @@ def inductor_forward(model: nn.Module, image: Tensor) -> Callable[[], object]:
     return forward
 
 
-def measure(contestants: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+def sample(batch: int) -> np.ndarray:
+    """Images."""
+    return np.random.default_rng(0).standard_normal((batch, 3, 224, 224), np.float32)
+
+
+def prepare(contestant: str, name: str, batch: int, threads: int) -> Callable[[], object] | None:
+    """What a contestant repeats; None if it can't."""
+    path, image = CACHE / f"{name}.onnx", torch.from_numpy(sample(batch))
+    if contestant == "mirror":
+        return mirrored(path, image)
+    if contestant == "onnx2pytorch":
+        return onnx2pytorch_step(path, image)
+    if contestant == "runtime":
+        return runtime_forward(path, image, threads)
+    start = {"collecting": collecting, "frozen": frozen, "inductor": inductor_forward}[contestant]
+    return start(native(name), image)
+
+
+def _serve(turns: Connection, contestant: str, name: str, batch: int, threads: int) -> None:
+    """A contestant's process: for each turn asked for it tells the milliseconds taken."""
+    torch.set_num_threads(threads)
+    work = prepare(contestant, name, batch, threads)
+    turns.send(work is not None)
+    while work is not None and turns.recv():
+        work()  # what others left in the caches is no part of it
+        started = time.perf_counter()
+        work()
+        turns.send((time.perf_counter() - started) * 1e3)
+
+
+def measure(turns: dict[str, Connection], seconds: float) -> dict[str, float]:
     """The best time of each in milliseconds, from rounds in which all take turns."""
-    for work in contestants.values():
-        work()
-        work()
-    best = dict.fromkeys(contestants, float("inf"))
-    ends, rounds = time.monotonic() + seconds, 0
-    while rounds < 5 or time.monotonic() < ends:
-        for name, work in contestants.items():
-            work()  # what others left in the caches is no part of it
-            started = time.perf_counter()
-            work()
-            best[name] = min(best[name], (time.perf_counter() - started) * 1e3)
+    best = dict.fromkeys(turns, float("inf"))
+    ends, rounds = float("inf"), 0
+    while rounds < 6 or time.monotonic() < ends:
+        for name, turn in turns.items():
+            time.sleep(0.01)  # until the threads of the one before have stopped waiting for work
+            turn.send(True)
+            best[name] = min(best[name], turn.recv())
         rounds += 1
+        ends = min(ends, time.monotonic() + seconds)
     return best
 
 
 def compare(name: str, batch: int, threads: int, seconds: float, *, inductor: bool) -> dict[str, float]:
     """Times in milliseconds, by contestant."""
     model = native(name)
-    path = exported(name, model)
-    image = torch.from_numpy(np.random.default_rng(0).standard_normal((batch, 3, 224, 224), np.float32))
-    _check(model, path, image[:1])
-    contestants: dict[str, Callable[[], object]] = {"mirror": mirrored(path, image)}
-    contestants |= {"collecting": collecting(model, image), "frozen": frozen(model, image)}
-    if (peer := onnx2pytorch_step(path, image)) is not None:
-        contestants["onnx2pytorch"] = peer
-    contestants["runtime"] = runtime_forward(path, image, threads)
-    if inductor:
-        contestants["inductor"] = inductor_forward(native(name).requires_grad_(requires_grad=False), image)
-    return measure(contestants, seconds)
+    _check(model, exported(name, model), torch.from_numpy(sample(1)))
+    del model
+    names = ["mirror", "collecting", "frozen", "onnx2pytorch", "runtime", *["inductor"] * inductor]
+    context = multiprocessing.get_context("spawn")
+    turns: dict[str, Connection] = {}
+    for contestant in names:
+        ours, theirs = context.Pipe()
+        arguments = (theirs, contestant, name, batch, threads)
+        context.Process(target=_serve, args=arguments, daemon=True).start()
+        if ours.recv():
+            turns[contestant] = ours
+    times = measure(turns, seconds)
+    for turn in turns.values():
+        turn.send(False)
+    return times
 
 
 def _check(model: nn.Module, path: Path, image: Tensor) -> None:
