@@ -5,8 +5,8 @@ Run it on Linux::
     python benchmarks/load.py model.onnx [...]
 
 Each model is measured in a process of its own, after a tiny one has warmed the libraries up: the graph is
-read and mirrored; then comes a first gradient step, which packs the weights for oneDNN; then a session of ONNX
-Runtime over the same weights. ``peak`` is the most that was resident until the mirror was there.
+read and mirrored; then comes a first gradient step, which packs the weights for oneDNN; then a session of
+ONNX Runtime over the same weights. ``peak`` is the most that was resident until the mirror was there.
 """
 
 from __future__ import annotations
