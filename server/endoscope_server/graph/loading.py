@@ -96,6 +96,14 @@ def load_proto(
 
     Raises: as :func:`load_file`.
     """
+    try:
+        return _load(model, folder, limits, places or {})
+    except UnicodeDecodeError as error:
+        # Protobuf lets any bytes pass for a name.
+        raise _invalid("INVALID_GRAPH", "a name in the model is no UTF-8") from error
+
+
+def _load(model: onnx.ModelProto, folder: Path | None, limits: Limits, places: Places) -> LoadedModel:
     _check_header(model)
     if len(model.graph.node) > limits.nodes:
         raise LimitExceeded(
@@ -104,7 +112,7 @@ def load_proto(
         )
     ir_version = model.ir_version
     digest = hashlib.sha256()
-    stripped = _strip(model, folder, limits, digest, places or {})
+    stripped = _strip(model, folder, limits, digest, places)
     # A message holds on to the memory of what was taken out of it; its copy does not.
     slim = onnx.ModelProto()
     slim.CopyFrom(model)
