@@ -190,7 +190,7 @@ def measure(turns: dict[str, Connection], seconds: float) -> dict[str, float]:
     """The best time of each in milliseconds, from rounds in which all take turns."""
     best = dict.fromkeys(turns, float("inf"))
     ends, rounds = float("inf"), 0
-    while rounds < 6 or time.monotonic() < ends:
+    while rounds < 5 or time.monotonic() < ends:
         for name, turn in turns.items():
             time.sleep(0.01)  # until the threads of the one before have stopped waiting for work
             turn.send(True)
