@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -32,7 +33,8 @@ from endoscope_server.techniques.parts.memory import Memory
 
 TECHNIQUE = "run_audit"
 
-Tell = Callable[[audit_pb2.AuditFinding], None]
+Tell = Callable[[int, audit_pb2.AuditFinding], None]
+"""Is told of a chapter that is done, and after how many steps."""
 
 
 class AuditService(audit_pb2_grpc.AuditServiceServicer):
@@ -46,26 +48,26 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         self._methods.add(
             TECHNIQUE,
             audit_pb2.RunAuditRequest,
-            lambda request: self._prepare(request, lambda _finding: None),
+            lambda request: self._prepare(request, lambda _steps, _finding: None),
         )
 
     async def RunAudit(
         self, request: audit_pb2.RunAuditRequest, context: Context
     ) -> AsyncIterator[audit_pb2.RunAuditResponse]:
         """An audit; each chapter is sent as soon as it is done."""
-        done: list[audit_pb2.AuditFinding] = []
-        sent = 0
+        done: deque[tuple[int, audit_pb2.AuditFinding]] = deque()
         responses = self._methods.run(
             TECHNIQUE,
             request,
             audit_pb2.RunAuditResponse,
-            prepare=lambda message: self._prepare(message, done.append),
+            prepare=lambda message: self._prepare(message, lambda *found: done.append(found)),
         )
         async with contextlib.aclosing(responses):  # type: ignore[type-var]  # it is a generator
             async for response in responses:
-                for finding in done[sent:]:
-                    sent += 1
-                    yield audit_pb2.RunAuditResponse(finding=finding)
+                # The work may be ahead of the stream: a chapter comes behind its own last step.
+                last = response.HasField("result")
+                while done and (last or done[0][0] < response.step.index):
+                    yield audit_pb2.RunAuditResponse(finding=done.popleft()[1])
                 yield response
 
     def _prepare(self, request: audit_pb2.RunAuditRequest, tell: Tell) -> tuple[Ticket, Start]:
@@ -81,10 +83,10 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         encoded = findings.Messages(made)
         title = survey.model.card.title or survey.model.name
 
-        def done(finding: Finding) -> None:
-            tell(encoded(finding))
-
         def start(memory: Memory) -> Work:
+            def done(finding: Finding) -> None:
+                tell(memory.told, encoded(finding))
+
             audit = yield from run_audit(case, parameters, done, memory)
             yield None
             report = make_report(audit, title, findings.as_json(made))
