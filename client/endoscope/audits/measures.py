@@ -121,7 +121,7 @@ def radius(text: str) -> float:
     above, slash, below = text.partition("/")
     try:
         found = float(above) / float(below) if slash else float(above)
-    except ZeroDivisionError:
+    except (ValueError, ZeroDivisionError):
         found = -1.0
     if not found > 0:
         raise ValueError(f"{text!r} is no radius, expected one such as 4/255 or 0.5")
