@@ -5,65 +5,80 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-_WAVES = 16
-_SHAPES = 12
-_FREQUENCY = 20.0
-"""Typical frequency of the waves, in radians from the middle of the picture to its edge."""
+_SHAPE_GENES = 8
+_REACH = 3.0
+"""In deviations: farther out a bell is as good as zero."""
+_CENTRE = 0.6
+_SIZE = 0.25
+_WAVES_ALONG, _WAVES_AROUND = 20.0, 10.0
+_COLOR = 1.5
+_LIMIT = 20.0
 
 
 class Pattern:
-    """A network from a point's place to its colour, whose weights are a genome.
+    """A network from a point's place to its colour, made of nodes that are added up and squashed.
 
-    The place is x, y, the distance from the middle, and 1. It goes through sines of many frequencies, then
-    through sines, Gaussians and hyperbolic tangents, and is squashed to colours. The numbers of a genome are
-    of the order of 1.
+    A node is a bell somewhere in the picture, stretched and turned, times a sine of the place along it and of
+    the distance from its middle, times a colour. Its genes are of the order of 1: the middle's x and y, size,
+    aspect, angle, frequencies along and around, phase, and a number for each channel. A node whose colour is
+    zero is not there.
 
     Args:
         channels: 1 or 3.
         height: Rows, in pixels.
         width: Columns, in pixels.
+        nodes: The most nodes.
+
+    Attributes:
+        genome_shape: Nodes x genes.
     """
 
-    def __init__(self, channels: int, height: int, width: int) -> None:
+    def __init__(self, channels: int, height: int, width: int, nodes: int) -> None:
+        self.genome_shape = (nodes, _SHAPE_GENES + channels)
         self._shape = (channels, height, width)
-        longest = max(height, width)
-        rows = torch.linspace(-1, 1, height) * (height / longest)
-        columns = torch.linspace(-1, 1, width) * (width / longest)
-        y, x = (axis.flatten() for axis in torch.meshgrid(rows, columns, indexing="ij"))
-        self._places = torch.stack([x, y, (x.square() + y.square()).sqrt(), torch.ones_like(x)])
-        first = torch.full((_WAVES, 4), _FREQUENCY)
-        first[:, 3] = math.pi
-        second = torch.full((_SHAPES, _WAVES + 1), 1.5 / math.sqrt(_WAVES))
-        third = torch.full((channels, _SHAPES + 1), 2 / math.sqrt(_SHAPES))
-        self._scales = (first, second, third)
+        self._half = max(height, width) / 2
 
-    @property
-    def size(self) -> int:
-        """How long a genome is."""
-        return sum(scale.numel() for scale in self._scales)
+    def field(self, genome: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The sum of all nodes before it is squashed, channels x height x width."""
+        found = np.zeros(self._shape, np.float32)
+        for node in genome[used(genome)]:
+            self.add(found, node)
+        return found
 
-    def paint(self, genomes: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """The pictures of genomes.
+    def add(self, field: NDArray[np.float32], node: NDArray[np.float32], sign: float = 1.0) -> None:
+        """Add a node to a field in place, or with ``sign`` -1 take it away."""
+        x, y, size, aspect, angle, along, around, phase = (float(gene) for gene in node[:_SHAPE_GENES])
+        size = _SIZE * math.exp(0.7 * size)
+        long, short = size * math.exp(0.5 * aspect), size * math.exp(-0.5 * aspect)
+        reach = _REACH * max(long, short)
+        rows, down = self._span(_CENTRE * y, reach, self._shape[1])
+        columns, over = self._span(_CENTRE * x, reach, self._shape[2])
+        down, over = down[:, None], over[None, :]
+        cosine, sine = np.float32(math.cos(math.pi * angle)), np.float32(math.sin(math.pi * angle))
+        u, v = cosine * over + sine * down, cosine * down - sine * over
+        bell = np.exp(-0.5 * (np.square(u / np.float32(long)) + np.square(v / np.float32(short))))
+        wave = np.float32(_WAVES_ALONG * along) * u + np.float32(_WAVES_AROUND * around) * np.hypot(u, v)
+        value = bell * np.sin(wave + np.float32(math.pi * phase))
+        color = np.float32(_COLOR * sign) * node[_SHAPE_GENES:]
+        field[:, rows, columns] += color[:, None, None] * value
 
-        Args:
-            genomes: batch x size.
+    @staticmethod
+    def paint(fields: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Fields squashed to pictures in 8 bits."""
+        squashed = np.float32(255) / (1 + np.exp(-fields.clip(-_LIMIT, _LIMIT)))
+        return np.rint(squashed).astype(np.uint8)
 
-        Returns:
-            batch x channels x height x width in 8 bits.
-        """
-        return torch.stack([self._paint(genome) for genome in torch.from_numpy(genomes).float()]).numpy()
+    def _span(self, middle: float, reach: float, length: int) -> tuple[slice, NDArray[np.float32]]:
+        """The pixels of an axis within reach of a middle, and where they are as seen from it."""
+        centre = length / 2 + middle * self._half
+        first = min(max(math.floor(centre - reach * self._half), 0), length)
+        last = min(max(math.ceil(centre + reach * self._half), first), length)
+        places = (np.arange(first, last) + 0.5 - centre) / self._half
+        return slice(first, last), places.astype(np.float32)
 
-    def _paint(self, genome: Tensor) -> Tensor:
-        parts = genome.split([scale.numel() for scale in self._scales])
-        first, second, third = (
-            part.view_as(scale) * scale for part, scale in zip(parts, self._scales, strict=True)
-        )
-        waves = torch.sin(first @ self._places)
-        sines, bells, steps = torch.addmm(second[:, -1:], second[:, :-1], waves).chunk(3)
-        shapes = torch.cat([torch.sin(sines), torch.exp(-bells.square()), torch.tanh(steps)])
-        colors = torch.addmm(third[:, -1:], third[:, :-1], shapes).sigmoid()
-        return (colors * 255).round().to(torch.uint8).view(self._shape)
+
+def used(genome: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which nodes of a genome are there."""
+    return genome[:, _SHAPE_GENES:].any(1)
