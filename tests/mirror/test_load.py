@@ -56,6 +56,36 @@ found["sessions"] = memory("VmRSS") - before
 print(json.dumps(found))
 """
 
+_REPEAT = """
+import resource, sys
+from pathlib import Path
+
+import torch
+
+from endoscope_server.mirror import from_onnx
+
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+mirror = from_onnx(Path(sys.argv[1]))
+image = torch.zeros(1, 16, 256, 256)
+
+
+def step():
+    leaf = image.clone().requires_grad_()
+    mirror({"image": leaf})["logits"].sum().backward()
+
+
+for _ in range(4):
+    step()
+before = faults()
+for _ in range(10):
+    step()
+print((faults() - before) / 10)
+"""
+
 
 def network(layers: int, channels: int) -> onnx.ModelProto:
     """Convolutions in a row; ten of 512 channels have as many weights as ResNet-50."""
@@ -106,6 +136,22 @@ def test_mirroring_takes_little_more_memory_than_the_file(paths: tuple[Path, Pat
     assert found["resident"] <= found["peak"] < 1.3 * size, found
     # Three sessions with weights of their own would take three times the file.
     assert found["sessions"] < 0.3 * size, found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts page faults as Linux does")
+def test_steps_take_the_memory_of_the_steps_before(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    model = network(6, 16)
+    for value in (model.graph.input[0], model.graph.output[0]):
+        for axis in (2, 3):
+            value.type.tensor_type.shape.dim[axis].dim_value = 256
+    onnx.save(model, path)
+    done = subprocess.run(
+        [sys.executable, "-c", _REPEAT, str(path)], capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    # A step's maps of 4 MiB have 1,024 pages each: six forward, six backward.
+    assert float(done.stdout) < 1024
 
 
 def test_weights_are_those_of_the_graph(paths: tuple[Path, Path]) -> None:
