@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import logging
 import os
 import re
 import shutil
@@ -29,6 +30,7 @@ import endoscope
 from endoscope_server.commands import serve, token
 from endoscope_server.errors import InvalidInput, Unauthenticated
 from endoscope_server.security import Certificates, Role, TokenFile, entry, new_token
+from endoscope_server.services.listening import warn
 from endoscope_server.services.roles import OPEN, ROLES
 from endoscope_server.services.server import Server
 from endoscope_server.settings import Settings
@@ -438,3 +440,25 @@ def test_wrong_certificates_end_the_server(tmp_path) -> None:
     done = CliRunner().invoke(serve, ["--tls-certificate", str(one.certificate)])
     assert done.exit_code == 2
     assert "tls_key" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"listen": "0.0.0.0:1"}, ["may do everything"]),
+        ({"listen": "[::]:1"}, ["may do everything"]),
+        ({"listen": "example.com:1"}, ["may do everything"]),
+        ({"listen": "0.0.0.0:1", "tokens": "tokens.toml"}, ["in the clear"]),
+        ({"listen": "127.0.0.1:1"}, []),
+        ({"listen": "[::1]:1"}, []),
+        ({"listen": "localhost:1"}, []),
+        ({"listen": "unix:/tmp/socket"}, []),
+    ],
+)
+def test_what_is_open_to_everybody_is_told_in_the_log(
+    caplog, settings: dict[str, str], words: list[str]
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        warn(Settings.model_validate(settings))
+    assert len(caplog.messages) == len(words)
+    assert all(word in message for word, message in zip(words, caplog.messages, strict=True))

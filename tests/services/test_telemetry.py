@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import re
 import signal
 import time
@@ -31,6 +32,7 @@ from endoscope.v1 import (
     model_pb2_grpc,
 )
 from endoscope_server.commands import serve
+from endoscope_server.protocols import grpc_service_pb2, grpc_service_pb2_grpc
 from endoscope_server.telemetry import call, logs
 
 LIST = "/endoscope.v1.ModelService/ListModels"
@@ -238,8 +240,11 @@ def test_a_stream_that_is_left_and_one_that_is_late_have_their_codes(observed: O
     assert _eventually(lambda: observed.value("endoscope_jobs", state="running")) == 1
     assert observed.value("endoscope_requests_in_progress", method=VISUALIZE) == 1
     stream.cancel()
+    _eventually(lambda: counts() == (before[0] + 1, before[1], before[2] + 1))
+    late = _visualize(observed, 100_000, timeout=2)
+    next(late)
     with pytest.raises(grpc.RpcError):
-        list(_visualize(observed, 100_000, timeout=0.5))
+        list(late)
     _eventually(lambda: counts() == (before[0] + 1, before[1] + 1, before[2] + 2))
 
 
@@ -251,6 +256,21 @@ def test_scanned_pictures_are_counted(observed: Observed, album) -> None:
         *_, last = stub.ExtractFeatures(request, timeout=60)
         assert last.HasField("result")
     assert observed.value("endoscope_images_scanned_total") == 40, "the second time nothing was left to do"
+
+
+def test_inferred_rows_and_their_batches_are_counted(observed: Observed) -> None:
+    stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(observed.channel)
+    wanted = stub.ModelMetadata(grpc_service_pb2.ModelMetadataRequest(name="digits-cnn"), timeout=30).inputs[
+        0
+    ]
+    request = grpc_service_pb2.ModelInferRequest(model_name="digits-cnn")
+    shape = [3, *wanted.shape[1:]]
+    request.inputs.add(name=wanted.name, datatype=wanted.datatype, shape=shape)
+    request.raw_input_contents.append(bytes(4 * math.prod(shape)))
+    for _ in range(2):
+        stub.ModelInfer(request, timeout=30)
+    assert observed.value("endoscope_inference_rows_total", model="digits-cnn") == 6
+    assert observed.value("endoscope_inference_runs_total", model="digits-cnn") == 2
 
 
 def test_calls_and_jobs_are_spans_of_the_clients_trace(observed: Observed) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 
 import grpc
@@ -37,6 +38,18 @@ def warn(settings: Settings) -> None:
     """Say in the log what is open to more people than its operator may think."""
     if settings.tokens is not None and settings.tls_certificate is None:
         logger.warning("tokens travel in the clear, since there is no --tls-certificate")
+    if settings.tokens is None and settings.tls_client_ca is None and not _is_local(settings.listen):
+        logger.warning("whoever reaches %s may do everything, since there are no --tokens", settings.listen)
+
+
+def _is_local(address: str) -> bool:
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 REQUEST_ID = "x-request-id"
 """The metadata that names a call: a client may send it, and gets it back at the end."""
 
+_NEXT_TO_NOTHING = 0.1
+"""Seconds: a client's own clock runs ahead of the server's by the time that the call was under way."""
+
 
 class ObservingInterceptor(grpc.aio.ServerInterceptor):
     """Tells of every call; the outermost interceptor, so that it sees how each one ends.
@@ -65,7 +68,7 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):
             yield
         except (asyncio.CancelledError, GeneratorExit):
             left = context.time_remaining()
-            late = left is not None and left <= 0
+            late = left is not None and left < _NEXT_TO_NOTHING
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         except BaseException:

@@ -7,6 +7,7 @@ import logging
 import signal
 from collections import Counter
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -154,9 +155,12 @@ class Server:
 
     def _take_stock(self) -> Stock:
         jobs = Counter(job.state.value for job in self._jobs.list())
+        inferred = dict(self._batcher.statistics)
         return Stock(
-            {state.value: jobs[state.value] for state in JobState},
-            {model.file.name: model.file.path.stat().st_size for model in self._models.in_memory()},
+            jobs={state.value: jobs[state.value] for state in JobState},
+            models={model.file.name: _size(model.file.path) for model in self._models.in_memory()},
+            rows={model: statistics.rows for model, statistics in inferred.items()},
+            runs={model: statistics.executions for model, statistics in inferred.items()},
         )
 
     def _make_page(self, address: str) -> Page:
@@ -196,3 +200,11 @@ class Server:
         names = (*SERVICES, *BESIDE)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(ReflectionService(names), server)
         reflection_v1alpha.enable_server_reflection(names, server, pool=descriptor_pool.Default())
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 if it has been deleted."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

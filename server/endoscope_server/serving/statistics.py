@@ -45,7 +45,7 @@ class Statistics:
     @property
     def executions(self) -> int:
         """How often the model was run."""
-        return sum(duration.count for duration in self.runs.values())
+        return sum(duration.count for duration in tuple(self.runs.values()))
 
     def ran(self, rows: int, ns: int) -> None:
         """A run ended."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_server
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -37,10 +37,14 @@ class Stock:
     Attributes:
         jobs: Jobs that are remembered, by their state.
         models: Bytes of the files of models that are in memory, by the model's name.
+        rows: Rows of inference requests that were answered, by the model's name.
+        runs: Batches that they were run in, by the model's name.
     """
 
     jobs: Mapping[str, int]
     models: Mapping[str, int]
+    rows: Mapping[str, int]
+    runs: Mapping[str, int]
 
 
 class _Stocktaking(Collector):
@@ -52,21 +56,19 @@ class _Stocktaking(Collector):
     def collect(self) -> Iterable[Metric]:
         """What there is now."""
         stock = self._stock()
-        jobs = GaugeMetricFamily("endoscope_jobs", "Jobs that are remembered.", labels=["state"])
-        for state, count in stock.jobs.items():
-            jobs.add_metric([state], count)
-        yield jobs
         yield GaugeMetricFamily(
             "endoscope_models_loaded", "Models that are in memory.", value=len(stock.models)
         )
-        sizes = GaugeMetricFamily(
-            "endoscope_model_file_bytes",
-            "Size of the file of each model that is in memory.",
-            labels=["model"],
-        )
-        for model, size in stock.models.items():
-            sizes.add_metric([model], size)
-        yield sizes
+        for kind, name, told, label, values in (
+            (GaugeMetricFamily, "jobs", "Jobs that are remembered.", "state", stock.jobs),
+            (GaugeMetricFamily, "model_file_bytes", "Size of a loaded model's file.", "model", stock.models),
+            (CounterMetricFamily, "inference_rows", "Rows that were inferred.", "model", stock.rows),
+            (CounterMetricFamily, "inference_runs", "Batches that were run.", "model", stock.runs),
+        ):
+            family = kind(f"endoscope_{name}", told, labels=[label])
+            for value, number in values.items():
+                family.add_metric([value], number)
+            yield family
 
 
 class Exporter:
