@@ -1,7 +1,8 @@
 """Images a second of a scan, from JPEG files to stored features, beside bare ONNX Runtime.
 
-Bare ONNX Runtime gets decoded, normalised tensors, and the batch size that suits it best. Run it on a
-quiet machine: ``python benchmarks/scan.py MODEL [--images 200]``.
+Bare ONNX Runtime gets normalised tensors that are ready, all cores for an operator, and the batch size that
+suits it best. Run it on a quiet machine:
+``python benchmarks/scan.py MODEL [--sizes 500x375 256x256] [--images 200]``.
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ QUIET = 0.9
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
-def write_photos(folder: Path, count: int) -> None:
-    """Crops of real photos at ImageNet's usual size, 500 x 375, as JPEG of quality 90."""
+def write_photos(folder: Path, count: int, size: tuple[int, int] = (500, 375)) -> None:
+    """Crops of real photos, brought to one size, as JPEG of quality 90; most of ImageNet's have 500 x 375."""
     generator = np.random.default_rng(0)
     photos = [Image.fromarray(getattr(skimage.data, name)()).convert("RGB") for name in PHOTOS]
     for index in range(count):
         photo = photos[index % len(photos)]
         width = int(generator.integers(200, photo.width * 3 // 4))
+        height = min(width * size[1] // size[0], photo.height - 1)
         left = int(generator.integers(0, photo.width - width))
-        top = int(generator.integers(0, photo.height - width * 3 // 4))
-        crop = photo.crop((left, top, left + width, top + width * 3 // 4)).resize((500, 375))
+        top = int(generator.integers(0, photo.height - height))
+        crop = photo.crop((left, top, left + width, top + height)).resize(size)
         crop.save(folder / f"{index:05d}.jpg", quality=90)
 
 
@@ -80,35 +82,28 @@ def machine_share(started: float, computed: float) -> float:
     return (time.process_time() - computed) / wall / len(os.sched_getaffinity(0))
 
 
-def main() -> None:
+def measure(
+    model: Path, graph: Graph, bare: Bare, size: tuple[int, int], arguments: argparse.Namespace
+) -> None:
     """Print the two speeds and their ratio, alternating short rounds so that a busy machine slows both."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--batch-size", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    graph = Graph.from_file(arguments.model)
     preprocessing = Preprocessing(224, 224, scale=255.0, mean=(127.0,) * 3, std=(128.0,) * 3)
-    values = (graph.features,)
     ratios = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "images")
         folder.mkdir()
-        write_photos(folder, arguments.images)
-        bare = Bare(arguments.model)
+        write_photos(folder, arguments.images, size)
         before = bare.speed(1.0)
         for round_number in range(arguments.rounds):
             started, computed = time.perf_counter(), time.process_time()
             work = scan(
-                arguments.model,
+                model,
                 graph,
-                "input",
+                graph.inputs[0].name,
                 preprocessing,
                 open_source(folder),
                 FeatureStore(Path(temporary, f"store-{round_number}")),
                 LocalEngine(),
-                ScanParameters(values, arguments.batch_size),
+                ScanParameters((graph.features,), arguments.batch_size),
             )
             for _ in work:
                 pass
@@ -119,13 +114,35 @@ def main() -> None:
                 f"scan {ours:.1f} images/s, bare {before:.1f} and {after:.1f}, ratio {ratio:.2f} "
                 f"({share:.0%} of the machine)"
             )
-            if share > QUIET:
+            # The first round compiles.
+            if share > QUIET and round_number:
                 ratios.append(ratio)
             before = after
-    if not ratios:
-        raise SystemExit("the machine was never quiet: no round counts")
-    print(f"{len(ratios)} quiet rounds")
-    print(f"median ratio: {np.median(ratios):.2f}")
+    told = (
+        f"median ratio {np.median(ratios):.2f}" if ratios else "the machine was never quiet: no round counts"
+    )
+    print(f"{model.stem}, {size[0]} x {size[1]}: {told} ({len(ratios)} quiet rounds)", flush=True)
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Width and height."""
+    width, height = text.split("x")
+    return int(width), int(height)
+
+
+def main() -> None:
+    """Measure one model on photos of several sizes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--sizes", type=size_of, nargs="+", default=[(500, 375)])
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    graph = Graph.from_file(arguments.model)
+    bare = Bare(arguments.model)
+    for size in arguments.sizes:
+        measure(arguments.model, graph, bare, size, arguments)
 
 
 if __name__ == "__main__":

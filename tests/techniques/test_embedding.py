@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from sklearn import manifold, metrics
 from sklearn.datasets import load_digits
+from threadpoolctl import threadpool_limits
 
 from endoscope_server.errors import InvalidInput
 from endoscope_server.graph import Graph, Sessions
@@ -79,6 +80,8 @@ def test_pca_projects_new_points(digits) -> None:
 def test_tsne_ends_where_scikit_learn_ends(digits) -> None:
     """The same start, the same iterations: the same layout, bit for bit, and the same divergence."""
     features, _ = digits
+    # Without ties: theirs are decided by the threads.
+    features = features + np.random.default_rng(1).uniform(0, 0.1, features.shape).astype(np.float32)
     start = (1e-4 * np.random.default_rng(0).normal(size=(600, 2))).astype(np.float32)
     theirs = manifold.TSNE(
         init=start.copy(), perplexity=20, max_iter=400, min_grad_norm=0, n_iter_without_progress=10**6
@@ -87,7 +90,7 @@ def test_tsne_ends_where_scikit_learn_ends(digits) -> None:
     found, _ = drain(tsne.layouts(features, start, 20, 400))
     assert len(found) == 400
     assert np.array_equal(found[-1][0], layout)
-    # A sum in single precision, whose order is the threads'.
+    # A sum in single precision; the order of theirs is the threads'.
     assert found[-1][1] == pytest.approx(theirs.kl_divergence_, rel=1e-5)
     # Also while near items are exaggerated, what is told is the divergence itself.
     assert abs(found[tsne.EXPLORATION][1] - found[tsne.EXPLORATION - 1][1]) < 0.05
@@ -105,6 +108,23 @@ def test_tsne_streams_and_repeats(digits) -> None:
     _, again = embed(features, labels, method=EmbeddingMethod.TSNE, iterations=300, preview_every=0, seed=3)
     assert again.coordinates.tobytes() == found.coordinates.tobytes()
     assert found.divergence == divergences[-1]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_tsne_is_the_same_whatever_threads_there_are(digits, threads: int) -> None:
+    """Layouts, divergences and gradients, to the last bit."""
+    features, _ = digits
+    start = (1e-4 * np.random.default_rng(0).normal(size=(600, 2))).astype(np.float32)
+
+    def told() -> list[tuple[bytes, float, float]]:
+        return [
+            (layout.tobytes(), divergence, gradient)
+            for layout, divergence, gradient in filter(None, tsne.layouts(features, start, 20, 300))
+        ]
+
+    expected = told()
+    with threadpool_limits(threads):
+        assert told() == expected
 
 
 def test_tsne_is_left_within_an_iteration(digits) -> None:

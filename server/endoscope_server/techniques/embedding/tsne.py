@@ -1,7 +1,9 @@
 """t-SNE (van der Maaten and Hinton 2008), with the gradient of Barnes and Hut (van der Maaten 2014).
 
 Neighbours, probabilities and gradients are scikit-learn's; the loop is ours, so that each iteration is a step
-that can be watched and stopped. It ends where scikit-learn's own ends.
+that can be watched and stopped. It ends where scikit-learn's own ends. All sums are made in one thread, for
+their last bits would depend on how many share them, and small differences grow; the search for neighbours is
+shared.
 """
 
 from __future__ import annotations
@@ -34,19 +36,12 @@ def layouts(
         iteration, and the length of the gradient. The array is the same each time.
     """
     from sklearn.manifold import _t_sne
-    from sklearn.neighbors import NearestNeighbors
-    from threadpoolctl import threadpool_info
 
     count, dimensions = start.shape
-    near = NearestNeighbors(n_neighbors=min(count - 1, int(3 * perplexity + 1))).fit(features)
     yield None
-    distances = near.kneighbors_graph(mode="distance")
-    distances.data **= 2
+    distances = _squared_distances(features, min(count - 1, int(3 * perplexity + 1)))
     probabilities = _t_sne._joint_probabilities_nn(distances, perplexity, 0)  # noqa: SLF001  # see the docstring
     yield None
-    threads = max(
-        (pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp"), default=1
-    )
     # A 64-bit number, so that updates are summed in 64 bits.
     rate = np.float64(max(count / EXAGGERATION / 4, 50.0))
     probabilities *= EXAGGERATION
@@ -64,7 +59,7 @@ def layouts(
             count,
             dimensions,
             angle=_ANGLE,
-            num_threads=threads,
+            num_threads=1,
         )
         turning = update * gradient < 0
         gains[turning] += 0.2
@@ -75,4 +70,28 @@ def layouts(
         place += update
         # The probabilities sum to one, so what the exaggeration adds is known.
         own = divergence / EXAGGERATION - np.log(EXAGGERATION) if exploring else divergence
-        yield place.reshape(count, dimensions), float(own), float(np.linalg.norm(gradient))
+        # Not by a routine that shares the sum among threads.
+        length = np.square(gradient, dtype=np.float64).sum()
+        yield place.reshape(count, dimensions), float(own), float(np.sqrt(length))
+
+
+def _squared_distances(features: NDArray[Any], neighbors: int) -> Any:
+    """A sparse matrix of the squared distances to each item's nearest others."""
+    from scipy.sparse import csr_matrix
+    from sklearn.metrics._pairwise_distances_reduction import ArgKmin
+
+    count = len(features)
+    # One thread has all of a row: else which of two equally near items counts would depend on the threads.
+    found, places = ArgKmin.compute(
+        features,
+        features,
+        neighbors + 1,
+        metric="euclidean",
+        strategy="parallel_on_X",
+        return_distance=True,
+    )
+    others = places != np.arange(count)[:, None]
+    # An item with many copies may not be among its own nearest.
+    others[others.all(axis=1), -1] = False
+    rows = np.arange(0, count * neighbors + 1, neighbors)
+    return csr_matrix((found[others] ** 2, places[others], rows), shape=(count, count))
