@@ -315,6 +315,8 @@ WRONG = {
     "rank": ([("input", "FP32", [3], "", [])], [RAW], "inputs[input]", "shape [3]"),
     "negative": ([("input", "FP32", [-1, 3], "", [])], [RAW], "inputs[input].shape", "negative"),
     "huge": ([("input", "FP32", [2**40, 2**40], "", [])], [RAW], "inputs[input]", "12 bytes"),
+    "empty": ([("input", "FP32", [0, 3, 2**62, 2**62], "", [])], [b""], "inputs[input].shape", "too large"),
+    "axes": ([("input", "FP32", [1] * 99 + [3], "", [])], [RAW], "inputs[input].shape", "100 axes"),
     "type": ([("input", "INT32", [1, 3], "", [])], [RAW], "inputs[input]", "int32, expected float32"),
     "unknown type": ([("input", "FP8", [1, 3], "", [])], [RAW], "inputs[input].datatype", "expected one of"),
     "bytes": ([("input", "FP32", [1, 3], "", [])], [RAW[:-1]], "inputs[input]", "11 bytes, expected 12"),

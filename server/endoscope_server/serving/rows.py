@@ -121,8 +121,8 @@ def _draw(array: NDArray[np.generic], rows: int) -> NDArray[np.generic] | None:
         return generator.integers(0, 2, shape).astype(array.dtype)
     if array.dtype.kind == "O":
         return None
-    scales = np.reshape(SCALES[:rows], (rows, *(1 for _ in shape[1:])))
-    return (generator.standard_normal(shape) * scales).astype(array.dtype)
+    scales = np.reshape(np.array(SCALES[:rows], np.float32), (rows, *(1 for _ in shape[1:])))
+    return (generator.standard_normal(shape, np.float32) * scales).astype(array.dtype)
 
 
 def _same(together: NDArray[np.generic], alone: NDArray[np.generic], row: int) -> bool:

@@ -92,14 +92,14 @@ def _decode(tensor: Tensor, raw: bytes | None, field: str) -> Array:
         raise InvalidInput(f"the shape is {list(shape)}, expected no negative extent", field=f"{field}.shape")
     count = math.prod(shape)
     if raw is None:
-        return _from_contents(tensor, datatype, count, field).reshape(shape)
+        return _shaped(_from_contents(tensor, datatype, count, field), shape, field)
     if tensor.HasField("contents"):
         raise InvalidInput(
             "the input has typed contents beside raw_input_contents, expected one of the two",
             field=f"{field}.contents",
         )
     if datatype.name == "BYTES":
-        return _from_texts(_elements(raw, count, field), field).reshape(shape)
+        return _shaped(_from_texts(_elements(raw, count, field), field), shape, field)
     expected = count * datatype.dtype.itemsize
     if len(raw) != expected:
         raise InvalidInput(
@@ -109,7 +109,17 @@ def _decode(tensor: Tensor, raw: bytes | None, field: str) -> Array:
         )
     if datatype.name == "BOOL" and count and np.frombuffer(raw, np.uint8).max() > 1:
         raise InvalidInput("a BOOL is neither 0 nor 1", field=field)
-    return np.frombuffer(raw, datatype.dtype).reshape(shape)
+    return _shaped(np.frombuffer(raw, datatype.dtype), shape, field)
+
+
+def _shaped(array: Array, shape: tuple[int, ...], field: str) -> Array:
+    try:
+        return array.reshape(shape)
+    except ValueError as error:
+        # Without a single element, any extents pass the counts.
+        raise InvalidInput(
+            f"the shape has {len(shape)} axes or extents too large for an array", field=f"{field}.shape"
+        ) from error
 
 
 def _from_contents(tensor: Tensor, datatype: Datatype, count: int, field: str) -> Array:
