@@ -8,9 +8,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
+from endoscope.cli import main
 from endoscope_server.commands import serve
 from endoscope_server.errors import InvalidInput
 from endoscope_server.settings import PREFIX, Settings, flag_of, resolve
@@ -135,3 +137,17 @@ def test_help_and_print_config_import_no_engine() -> None:
         command = [sys.executable, "-c", script, argument]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_clients_variables_are_no_settings() -> None:
+    root = click.Context(main)
+    commands = [main.get_command(root, name) for name in main.list_commands(root)]
+    variables = {
+        str(parameter.envvar)
+        for command in commands
+        for found in [command, *getattr(command, "commands", {}).values()]
+        for parameter in found.params
+        if parameter.envvar and parameter.envvar != f"{PREFIX}CONFIG"
+    }
+    assert {"ENDOSCOPE_SERVER", "ENDOSCOPE_TOKEN", "ENDOSCOPE_TLS"} <= variables
+    assert not variables & {f"{PREFIX}{name.upper()}" for name in FIELDS}

@@ -26,7 +26,7 @@ from endoscope_server.errors import (
     Unavailable,
     Unsupported,
 )
-from endoscope_server.services.interception import Continuation, wrapped
+from endoscope_server.services.interception import Continuation, parsing, wrapped
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None:
             return None
-        return wrapped(handler, lambda context: _telling(context, str(handler_call_details.method)))
+        return wrapped(parsing(handler), lambda context: _telling(context, str(handler_call_details.method)))
 
 
 @contextlib.asynccontextmanager
