@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from endoscope_server.errors import PreconditionFailed, Unsupported
 from endoscope_server.files import write_whole
-from endoscope_server.graph import Fidelity, Graph, Sessions
+from endoscope_server.graph import Fidelity, Graph, Sessions, run_inputs
 from endoscope_server.images.preprocessing import Preprocessing
 from endoscope_server.mirror import Mirror, from_onnx
 from endoscope_server.mirror.certificate import Certificate, certify
@@ -153,8 +153,8 @@ class Model:
     def run(
         self, inputs: Mapping[str, NDArray[np.generic]], outputs: list[str]
     ) -> dict[str, NDArray[np.generic]]:
-        """Values by ONNX Runtime, as fast as it can: what judges pictures."""
-        return self.fast_sessions.run(inputs, outputs)
+        """Values by ONNX Runtime, as fast as it can, for pictures in any number: what judges them."""
+        return run_inputs(self.fast_sessions, inputs, outputs)
 
     @property
     def _computed(self) -> list[str]:

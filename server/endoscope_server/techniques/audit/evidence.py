@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from endoscope_server.techniques.audit.parameters import AuditParameters
 from endoscope_server.techniques.classification import class_scores
 from endoscope_server.techniques.parts.steps import Step
 from endoscope_server.techniques.parts.subject import Subject
+
+T = TypeVar("T")
 
 BATCH = 4
 """Pictures that ONNX Runtime is given at once."""
@@ -138,6 +140,14 @@ class Evidence:
         missing = min(count - len(ordered), len(rest))
         places = np.linspace(0, len(rest) - 1, missing).round().astype(int) if missing else ()
         return tuple(sorted([*ordered, *(rest[place] for place in places)]))
+
+    def batches(self, items: Sequence[T], most: int) -> list[Sequence[T]]:
+        """Items in batches: of ``most``, or of fewer where the model's input takes no more at once."""
+        subject = self.subject
+        shape = subject.graph.values[subject.image_input].shape
+        if shape and isinstance(shape[0], int):
+            most = min(most, shape[0])
+        return [items[start : start + most] for start in range(0, len(items), most)]
 
     def balanced(self, places: Sequence[int], count: int) -> list[int]:
         """Some of the pictures at these places, as many of each class as there can be, in order."""

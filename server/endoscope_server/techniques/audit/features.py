@@ -119,10 +119,9 @@ def _visualized(
     told: list[dict[str, Any]] = []
     figures: list[Figure] = []
     classes = evidence.chosen_classes(parameters.max_classes)
-    for start in range(0, len(classes), BATCH):
-        batch = classes[start : start + BATCH]
+    for batch in evidence.batches(classes, BATCH):
         asked = ClassVisualizationParameters(
-            classes=batch,
+            classes=tuple(batch),
             seed=parameters.seed,
             preview_every=parameters.preview_every,
             **{**PRESETS[PRESET], "steps": parameters.visualization_steps},

@@ -23,14 +23,13 @@ def fooling(evidence: Evidence, parameters: AuditParameters) -> Work:
     classes = evidence.chosen_classes(parameters.max_classes)
     told: list[dict[str, Any]] = []
     figures: list[Figure] = []
-    for start in range(0, len(classes), BATCH):
-        batch = classes[start : start + BATCH]
+    for batch in evidence.batches(classes, BATCH):
         needed: list[int | None] = [None] * len(batch)
         work = create_fooling_images(
             evidence.subject,
             with_defaults(
                 FoolingParameters(
-                    classes=batch,
+                    classes=tuple(batch),
                     confidence=CONFIDENCE,
                     steps=parameters.fooling_steps,
                     seed=parameters.seed,

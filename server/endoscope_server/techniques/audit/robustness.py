@@ -121,8 +121,7 @@ def _raise_radius(
     fooled = record.fooled.setdefault(name, {})
     for epsilon in parameters.radii(norm):
         left = [place for place in right if place not in fooled]
-        for start in range(0, len(left), BATCH):
-            batch = left[start : start + BATCH]
+        for batch in evidence.batches(left, BATCH):
             where = f"{_TITLES[name]}, {NORM_TITLES[norm]} {radius_name(norm, epsilon)}"
             found = yield from _attack(
                 evidence, parameters, batch, where, method=BOUNDED[name], norm=norm, epsilon=epsilon
@@ -138,8 +137,7 @@ def _minimal(
     right: Sequence[int],
     record: _Record,
 ) -> Generator[Step | None, None, None]:
-    for start in range(0, len(right), BATCH):
-        batch = right[start : start + BATCH]
+    for batch in evidence.batches(right, BATCH):
         where = f"{_TITLES[name]}, {NORM_TITLES[norm]}"
         found = yield from _attack(evidence, parameters, batch, where, method=MINIMAL[name], norm=norm)
         record.take(norm, name, batch, found)
