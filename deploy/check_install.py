@@ -19,6 +19,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,20 +143,23 @@ class Root:
 def start(root: Root, model: Path) -> None:
     """Start what was installed, ask for its health and its models, and end it."""
     shutil.copy(model, root.place("/models"))
+    port_file = root.folder / "port"
+    # Ports of its own, on loopback, so that whatever else runs here is neither disturbed nor asked.
     environment = root.environment | {
-        "ENDOSCOPE_LISTEN": "127.0.0.1:50951",
-        "ENDOSCOPE_METRICS_LISTEN": "127.0.0.1:50952",
+        "ENDOSCOPE_LISTEN": "127.0.0.1:0",
+        "ENDOSCOPE_METRICS_LISTEN": "127.0.0.1:0",
+        "ENDOSCOPE_PORT_FILE": str(port_file),
     }
-    asking = environment | {"ENDOSCOPE_SERVER": "127.0.0.1:50951"}
     serving = subprocess.Popen(
         [*root.command["entrypoint"], *root.command["cmd"]], cwd=root.folder, env=environment
     )
     try:
-        deadline = time.monotonic() + 60
-        while subprocess.run(root.command["health"], env=asking, cwd=root.folder, check=False).returncode:
-            if serving.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("the server does not become healthy")
-            time.sleep(0.5)
+        _wait(serving, port_file.exists)
+        asking = environment | {"ENDOSCOPE_SERVER": f"127.0.0.1:{port_file.read_text()}"}
+        health = root.command["health"]
+        _wait(
+            serving, lambda: subprocess.run(health, env=asking, cwd=root.folder, check=False).returncode == 0
+        )
         question = [
             "endoscope",
             "visualize",
@@ -172,6 +176,14 @@ def start(root: Root, model: Path) -> None:
             raise SystemExit(f"the server ended with {serving.returncode}")
     finally:
         serving.kill()
+
+
+def _wait(serving: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not ready():
+        if serving.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit("the server does not become healthy")
+        time.sleep(0.5)
 
 
 def main() -> None:
