@@ -16,6 +16,7 @@ from endoscope_server.images.encoding import ImageFormat, as_filed
 from endoscope_server.techniques.classification import ClassScore, scores_of, strongest_classes
 from endoscope_server.techniques.parts.ascent import ascend
 from endoscope_server.techniques.parts.checks import check_number
+from endoscope_server.techniques.parts.joining import Question
 from endoscope_server.techniques.parts.maco import MacoParameterization, transparency
 from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.optimizers import Adam, Optimizer, Schedule
@@ -125,7 +126,7 @@ class ClassVisualization:
 
 def visualize_class(
     subject: Subject, parameters: ClassVisualizationParameters, memory: Memory | None = None
-) -> Generator[Step, None, ClassVisualization]:
+) -> Generator[Step | None, None, ClassVisualization]:
     """Pictures that raise the scores of classes before the softmax.
 
     Args:
@@ -145,15 +146,16 @@ def visualize_class(
     canvas = parameters.parameterization.start(shape, generator, subject.device)
     classes = torch.tensor(parameters.classes, device=subject.device)
 
-    def objectives(images: Tensor, _step: int) -> dict[str, Tensor]:
-        logits = subject.logits(images)
+    def terms(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        logits = subject.vectors(values[subject.graph.logits])
         # Transforms that crop make several of each picture.
-        wanted = classes.repeat_interleave(len(images) // len(classes))
+        wanted = classes.repeat_interleave(len(logits) // len(classes))
         return {"logit": logits.gather(1, wanted[:, None]).sum()}
 
+    question = Question(subject, (subject.graph.logits,), terms)
     images = yield from ascend(
         canvas,
-        objectives,
+        lambda images, _step: question(images),
         steps=parameters.steps,
         optimizer=parameters.optimizer,
         generator=generator,
@@ -161,6 +163,7 @@ def visualize_class(
         transforms=parameters.transforms,
         preview_every=parameters.preview_every,
         memory=memory,
+        joinable=lambda _step: question,
     )
     pictures = to_8_bit(images)
     logits = subject.judged_logits(as_filed(pictures, parameters.image_format))

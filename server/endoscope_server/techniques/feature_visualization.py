@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ from endoscope_server.images.encoding import ImageFormat, as_filed
 from endoscope_server.mirror import Mirror
 from endoscope_server.techniques.parts.ascent import ascend
 from endoscope_server.techniques.parts.checks import check_number
+from endoscope_server.techniques.parts.joining import Question
 from endoscope_server.techniques.parts.maco import transparency
 from endoscope_server.techniques.parts.maps import feature_maps
 from endoscope_server.techniques.parts.memory import Memory
@@ -116,7 +117,7 @@ def visualize_feature(
     parameters: FeatureVisualizationParameters,
     bound: tuple[Bound, ...],
     memory: Memory | None = None,
-) -> Generator[Step, None, FeatureVisualization]:
+) -> Generator[Step | None, None, FeatureVisualization]:
     """Pictures that raise (or lower) objectives.
 
     Args:
@@ -130,13 +131,12 @@ def visualize_feature(
     canvas = parameters.parameterization.start(shape, generator, subject.device)
     sign = -1.0 if parameters.negative else 1.0
     diversity = _diversity(subject, parameters, bound)
-    needed = list(dict.fromkeys(name for item in (*bound, *diversity) for name in item.values))
+    needed = tuple(dict.fromkeys(name for item in (*bound, *diversity) for name in item.values))
     waking = redirected(subject.mirror) if parameters.redirected_relu_steps else subject.mirror
 
-    def terms(images: Tensor, mirror: Mirror) -> dict[str, Tensor]:
-        values = subject.values(images, needed, mirror)
+    def terms_of(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         maps = {
-            name: feature_maps(subject, name, value).split(len(images) // len(bound))
+            name: feature_maps(subject, name, value).split(len(value) // len(bound))
             for name, value in values.items()
         }
         scores = [item.score(maps, index) for index, item in enumerate(bound)]
@@ -146,9 +146,14 @@ def visualize_feature(
             found["diversity"] = parameters.diversity_weight * spread
         return found
 
+    def terms(images: Tensor, mirror: Mirror) -> dict[str, Tensor]:
+        return terms_of(subject.values(images, needed, mirror))
+
+    question = Question(subject, needed, terms_of)
+
     def objectives(images: Tensor, step: int) -> dict[str, Tensor]:
         if step > parameters.redirected_relu_steps:
-            return terms(images, subject.mirror)
+            return question(images)
         return woken(
             images, lambda leaves: terms(leaves, subject.mirror), lambda leaves: terms(leaves, waking)
         )
@@ -163,6 +168,7 @@ def visualize_feature(
         transforms=parameters.transforms,
         preview_every=parameters.preview_every,
         memory=memory,
+        joinable=lambda step: question if step > parameters.redirected_relu_steps else None,
     )
     pictures = to_8_bit(images)
     values = measure(subject, bound, as_filed(pictures, parameters.image_format))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,7 @@ from endoscope_server.images.encoding import ImageFormat, as_filed
 from endoscope_server.images.plots import Curve, plot_over_depth
 from endoscope_server.techniques.parts.ascent import ascend
 from endoscope_server.techniques.parts.checks import check_number
+from endoscope_server.techniques.parts.joining import Question
 from endoscope_server.techniques.parts.maps import feature_maps, relative_error
 from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.optimizers import Adam, Optimizer, Schedule
@@ -147,7 +148,7 @@ def with_defaults(subject: Subject, parameters: InversionParameters) -> Inversio
 
 def invert_representation(
     subject: Subject, parameters: InversionParameters, memory: Memory | None = None
-) -> Generator[Step, None, Inversion]:
+) -> Generator[Step | None, None, Inversion]:
     """Find, for each layer, a picture whose features are those of the given one, from noise.
 
     argmin over x of ||Phi(x) - Phi0||^2 / ||Phi0||^2 + lambda R(x).
@@ -187,7 +188,7 @@ def invert_representation(
 
 def _invert(
     subject: Subject, parameters: InversionParameters, layer: str, original: Tensor, memory: Memory
-) -> Generator[Step, None, Tensor]:
+) -> Generator[Step | None, None, Tensor]:
     name = subject.graph.resolve(layer)
     with torch.no_grad():
         wanted = subject.values(original, [name])[name]
@@ -200,25 +201,27 @@ def _invert(
         )
     scale = wanted.square().sum()
 
-    def objectives(images: Tensor, _step: int) -> dict[str, Tensor]:
-        value = subject.values(images, [name])[name]
+    def terms(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        value = values[name]
         if not value.requires_grad:
             raise PreconditionFailed(
                 f"no gradient leads from {layer!r} to the picture", field="layers", reason="NO_GRADIENT"
             )
         return {"feature_error": -(value - wanted).square().sum() / scale}
 
+    question = Question(subject, (name,), terms)
     generator = torch.Generator().manual_seed(parameters.seed)
     shape = (1, *original.shape[1:])
     return ascend(
         parameters.parameterization.start(shape, generator, subject.device),
-        objectives,
+        lambda images, _step: question(images),
         steps=parameters.steps,
         optimizer=parameters.optimizer,
         generator=generator,
         regularizers=parameters.regularizers or default_regularizers(subject.graph, name),
         preview_every=parameters.preview_every,
         memory=memory,
+        joinable=lambda _step: question,
     )
 
 

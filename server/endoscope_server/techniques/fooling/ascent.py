@@ -16,7 +16,7 @@ from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.optimizers import Adam
 from endoscope_server.techniques.parts.parameterization import Pixels
 from endoscope_server.techniques.parts.regularizers import Regularizers
-from endoscope_server.techniques.parts.steps import Step
+from endoscope_server.techniques.parts.steps import Step, retold
 from endoscope_server.techniques.parts.subject import Subject, to_8_bit
 
 _NOISE = 0.1
@@ -63,8 +63,9 @@ def climb(
         stop=lambda _images: bool((best.odds >= wanted).all()),
         memory=memory.part("ascent"),
     )
-    for step in work:
-        yield replace(step, losses={**step.losses, **confidences(best.odds.tolist())})
+    yield from retold(
+        work, lambda step: replace(step, losses={**step.losses, **confidences(best.odds.tolist())})
+    )
     return to_8_bit(best.images)
 
 

@@ -6,7 +6,7 @@ import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -36,6 +36,9 @@ class Optimizer(Protocol):
 
     schedule: Schedule
 
+    single: ClassVar[bool]
+    """Whether a step asks for the loss once."""
+
     def start(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """The torch optimiser that minimises over the parameters."""
         ...
@@ -49,6 +52,7 @@ class Adam:
     beta1: float = 0.9
     beta2: float = 0.999
     schedule: Schedule = Schedule.CONSTANT
+    single: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("learning_rate", self.learning_rate, above=0, maximum=1e6)
@@ -67,6 +71,7 @@ class Momentum:
     learning_rate: float = 1.0
     momentum: float = 0.9
     schedule: Schedule = Schedule.CONSTANT
+    single: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("learning_rate", self.learning_rate, above=0, maximum=1e6)
@@ -85,6 +90,7 @@ class Lbfgs:
     history: int = 10
     evaluations: int = 20
     schedule: Schedule = Schedule.CONSTANT
+    single: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_number("learning_rate", self.learning_rate, above=0, maximum=1e6)

@@ -39,16 +39,16 @@ def preview_due(index: int, total: int, every: int) -> bool:
 
 
 def retold(
-    work: Generator[ToldT, None, ResultT], tell: Callable[[ToldT], RetoldT]
-) -> Generator[RetoldT, None, ResultT]:
-    """Work whose yields are told in other words; it returns what the work returns."""
+    work: Generator[ToldT | None, None, ResultT], tell: Callable[[ToldT], RetoldT]
+) -> Generator[RetoldT | None, None, ResultT]:
+    """Work whose yields, but for None, are told in other words; it returns what the work returns."""
     while True:
         try:
             told = next(work)
         except StopIteration as stop:
             result: ResultT = stop.value
             return result
-        yield tell(told)
+        yield None if told is None else tell(told)
 
 
 def drain(work: Generator[ToldT | None, None, ResultT]) -> tuple[list[ToldT], ResultT]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from endoscope_server.errors import EndoscopeError, InvalidInput, PreconditionFa
 from endoscope_server.graph import Graph
 from endoscope_server.images.preprocessing import ChannelOrder, Layout, Preprocessing
 from endoscope_server.mirror import Mirror
+
+if TYPE_CHECKING:
+    from endoscope_server.techniques.parts.joining import Joiner
 
 Judge = Callable[[Mapping[str, NDArray[Any]], list[str]], Mapping[str, NDArray[Any]]]
 """ONNX Runtime: inputs by name and names of values to arrays by name."""
@@ -31,6 +34,7 @@ class Subject:
         image_input: The input that takes the picture.
         preprocessing: How pictures become that input.
         device: Where gradients are computed.
+        joiner: Gathers steps of several works to take them as one batch; None takes each by itself.
     """
 
     graph: Graph
@@ -39,6 +43,7 @@ class Subject:
     image_input: str
     preprocessing: Preprocessing
     device: torch.device
+    joiner: Joiner | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -93,8 +98,7 @@ class Subject:
         Raises:
             PreconditionFailed: if the model's logits are no vector a picture.
         """
-        scores = self.values(images, [self.graph.logits], mirror)[self.graph.logits]
-        return self._as_vectors(scores)
+        return self.vectors(self.values(images, [self.graph.logits], mirror)[self.graph.logits])
 
     def judged_logits(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Scores before the softmax, batch x classes, by ONNX Runtime.
@@ -137,7 +141,12 @@ class Subject:
         except EndoscopeError as error:
             raise error.at(field) from None
 
-    def _as_vectors(self, scores: Tensor) -> Tensor:
+    def vectors(self, scores: Tensor) -> Tensor:
+        """The logits' value as batch x classes.
+
+        Raises:
+            PreconditionFailed: if it is no vector a picture.
+        """
         if scores.dim() < 2 or scores[0].numel() != max(scores.shape[1:]):
             raise PreconditionFailed(
                 f"the model's logits have the shape {list(scores.shape)}, expected one vector a picture",
