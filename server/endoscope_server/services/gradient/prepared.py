@@ -20,6 +20,7 @@ from endoscope_server.services import preprocessing
 from endoscope_server.services.parameters import Leaf
 from endoscope_server.services.provenance import as_text
 from endoscope_server.services.tensors import image_format, to_image, to_picture
+from endoscope_server.techniques.parts.joining import Joiner
 from endoscope_server.techniques.parts.subject import Subject
 
 
@@ -44,7 +45,7 @@ Prepare = Callable[[Model, Subject, Any], Prepared]
 """Checks a request to a model; the message is the method's own."""
 
 
-def make_subject(model: Model, request: Any, device: torch.device) -> Subject:
+def make_subject(model: Model, request: Any, device: torch.device, joiner: Joiner | None = None) -> Subject:
     """The model as gradient techniques see it.
 
     Raises:
@@ -56,7 +57,8 @@ def make_subject(model: Model, request: Any, device: torch.device) -> Subject:
     except EndoscopeError as error:
         error.field = f"preprocessing.{error.field}".rstrip(".")
         raise
-    return Subject(model.graph, model.require_parity(), model.run, model.card.image_input, settings, device)
+    mirror = model.require_parity()
+    return Subject(model.graph, mirror, model.run, model.card.image_input, settings, device, joiner)
 
 
 def picture_leaf(subject: Subject) -> Mapping[str, Leaf]:

@@ -28,6 +28,7 @@ from endoscope_server.services.gradient.prepared import Prepare, Prepared, make_
 from endoscope_server.services.provenance import provenance
 from endoscope_server.services.status import Context
 from endoscope_server.services.streaming import Methods, Ticket
+from endoscope_server.techniques.parts.joining import Joiner
 from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.subject import Subject
 
@@ -43,12 +44,21 @@ _METHODS: Mapping[str, tuple[type[Message], Prepare]] = {
 
 
 class GradientService(gradient_pb2_grpc.GradientServiceServicer):
-    """See ``gradient.proto``."""
+    """See ``gradient.proto``.
 
-    def __init__(self, models: Repository, jobs: JobManager, workers: Workers) -> None:
+    Args:
+        models: The models.
+        jobs: What runs the methods.
+        workers: What checks their requests.
+        join: Whether jobs on one model take their steps as one batch, at the price of results that depend on
+            the company in their last digits.
+    """
+
+    def __init__(self, models: Repository, jobs: JobManager, workers: Workers, *, join: bool = False) -> None:
         self._models = models
         self._jobs = jobs
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._joiner = Joiner() if join else None
         self._methods = Methods(jobs, workers)
         for technique, (request, prepare) in _METHODS.items():
             self._methods.add(technique, request, partial(self._prepare, technique, prepare))
@@ -100,7 +110,7 @@ class GradientService(gradient_pb2_grpc.GradientServiceServicer):
         streaming.preview_every(request.options)
 
         def check() -> tuple[Subject, Prepared]:
-            subject = make_subject(model, request, self._device)
+            subject = make_subject(model, request, self._device, self._joiner)
             return subject, prepare(model, subject, request)
 
         subject, prepared = self._jobs.run(check)
@@ -115,9 +125,8 @@ class GradientService(gradient_pb2_grpc.GradientServiceServicer):
             request.seed,
             prepared.total,
         )
-        made = provenance(
-            technique, ticket.model, ticket.fingerprint, ticket.parameters, ticket.seed, str(self._device)
-        )
+        device = f"{self._device}, steps joined with other jobs'" if self._joiner else str(self._device)
+        made = provenance(technique, ticket.model, ticket.fingerprint, ticket.parameters, ticket.seed, device)
 
         def start(memory: Memory) -> Work:
             result = yield from prepared.start(memory)
