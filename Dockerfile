@@ -31,7 +31,8 @@ FROM build AS build-cuda
 # Torch brings CUDA's libraries with it; the host adds the driver alone.
 COPY deploy/constraints-cuda.txt deploy/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt "$(grep '^torch==' constraints.txt)"
+    pip install --constraint constraints.txt --constraint deploy/constraints-cuda.txt \
+    "$(grep '^torch==' constraints.txt)"
 COPY pyproject.toml README.md ./
 COPY client client
 COPY server server

@@ -78,7 +78,7 @@ def timed(way: str, batch: int, seconds: float, others: int) -> float:
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--ways", nargs="+", default=list(WAYS))
