@@ -11,6 +11,8 @@ from endoscope_zoo.recipe import Card, labels
 if TYPE_CHECKING:
     import onnx
 
+NEEDS = ("torch", "onnxscript", "efficientnet_lite_pytorch")
+
 
 def lite_card(number: int, size: int) -> Card:
     """The card of one member of the family.

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import importlib.resources
+import importlib.util
 import json
 import os
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from endoscope_zoo.download import Progress, Weights, cache_folder, fetch, no_progress, sha256
+from endoscope_zoo.errors import MissingPackage
+
 if TYPE_CHECKING:
     import onnx
+
+__all__ = ["CARD_KEY", "Card", "Recipe", "downloaded", "get", "labels", "names", "recipe", "sha256"]
 
 CARD_KEY = "endoscope.card"
 """The ONNX metadata property in which a model's card travels, as JSON."""
@@ -39,8 +44,8 @@ class Card:
     preprocessing: Mapping[str, Any]
     labels: tuple[str, ...]
 
-    def to_json(self) -> str:
-        """The card as compact JSON."""
+    def to_json(self, indent: int | None = None) -> str:
+        """The card as JSON, compact by default."""
         return json.dumps(
             {
                 "title": self.title,
@@ -50,6 +55,7 @@ class Card:
                 "labels": list(self.labels),
             },
             ensure_ascii=False,
+            indent=indent,
         )
 
 
@@ -60,25 +66,50 @@ class Recipe:
     Attributes:
         name: The name under which it is asked for, such as ``efficientnet-lite0``.
         card: Its preprocessing, labels and provenance.
-        build: Makes the ONNX model.
+        build: Makes the ONNX model; is told how to show the progress of a download.
+        size: About how many bytes the model has.
+        needs: Packages that building imports.
+        extra: The extra of ``endoscope`` that installs them.
+        origin: Where the weights are from, in a word or two.
+        weights: What is downloaded; None for a recipe that needs no network.
     """
 
     name: str
     card: Card
-    build: Callable[[], onnx.ModelProto]
+    build: Callable[[Progress], onnx.ModelProto]
+    size: int
+    needs: tuple[str, ...]
+    extra: str
+    origin: str
+    weights: Weights | None = None
 
-    def export(self, folder: Path) -> Path:
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Those of the needed packages that are not installed."""
+        return tuple(name for name in self.needs if importlib.util.find_spec(name) is None)
+
+    def export(self, folder: Path, progress: Progress = no_progress) -> Path:
         """Write ``folder/NAME.onnx``, whole or not at all, with the card inside.
 
         Args:
             folder: Made if it is not there.
+            progress: Is told how far a download has come.
 
         Returns:
             The path of the file.
+
+        Raises:
+            MissingPackage: if what it needs is not installed.
+            ZooError: if the weights can't be had, or are not the model's.
         """
+        if self.missing:
+            raise MissingPackage(
+                f"{self.name} needs {', '.join(self.missing)}, which is not installed: "
+                f"pip install 'endoscope[{self.extra}]'"
+            )
         import onnx
 
-        model = self.build()
+        model = self.build(progress)
         _forget_where_it_was_built(model)
         onnx.helper.set_model_props(model, {CARD_KEY: self.card.to_json()})
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,12 +123,6 @@ class Recipe:
         return path
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def labels(name: str) -> tuple[str, ...]:
     """The class names in ``labels/NAME.txt``, one a line."""
     text = importlib.resources.files("endoscope_zoo").joinpath("labels", f"{name}.txt").read_text("utf-8")
@@ -107,14 +132,52 @@ def labels(name: str) -> tuple[str, ...]:
 _recipes: dict[str, Recipe] = {}
 
 
-def recipe(name: str, card: Card) -> Callable[[Callable[[], onnx.ModelProto]], Recipe]:
-    """Register the decorated function, which makes an ONNX model, under ``name``."""
+def recipe(
+    name: str, card: Card, *, size: int, needs: Sequence[str], origin: str, extra: str = "zoo"
+) -> Callable[[Callable[[], onnx.ModelProto]], Recipe]:
+    """Register the decorated function, which makes an ONNX model, under ``name``.
+
+    Args:
+        name: The name under which it is asked for.
+        card: Its preprocessing, labels and provenance.
+        size: About how many bytes the model has.
+        needs: Packages that the function imports.
+        origin: Where the weights are from, in a word or two.
+        extra: The extra of ``endoscope`` that installs them.
+    """
 
     def register(build: Callable[[], onnx.ModelProto]) -> Recipe:
-        _recipes[name] = Recipe(name, card, build)
-        return _recipes[name]
+        def built(_progress: Progress) -> onnx.ModelProto:
+            return build()
+
+        return _registered(Recipe(name, card, built, size, tuple(needs), extra, origin))
 
     return register
+
+
+def downloaded(
+    name: str, card: Card, weights: Weights, *, needs: Sequence[str], extra: str, origin: str
+) -> Callable[[Callable[[Path], onnx.ModelProto]], Recipe]:
+    """Register the decorated function, which makes an ONNX model of a file of weights, under ``name``.
+
+    The file is downloaded when the model is asked for, and kept in :func:`cache_folder`. Arguments as of
+    :func:`recipe`; ``weights`` is the file.
+    """
+
+    def register(build: Callable[[Path], onnx.ModelProto]) -> Recipe:
+        def built(progress: Progress) -> onnx.ModelProto:
+            return build(fetch(weights, cache_folder() / "weights", progress))
+
+        return _registered(Recipe(name, card, built, weights.size, tuple(needs), extra, origin, weights))
+
+    return register
+
+
+def _registered(made: Recipe) -> Recipe:
+    if made.name in _recipes:
+        raise ValueError(f"there are two recipes named {made.name!r}")
+    _recipes[made.name] = made
+    return made
 
 
 def names() -> list[str]:

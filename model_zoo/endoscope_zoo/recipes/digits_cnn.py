@@ -56,7 +56,7 @@ def is_held_out(index: int) -> bool:
     return index % 3 == 2
 
 
-@recipe("digits-cnn", CARD)
+@recipe("digits-cnn", CARD, size=170_000, needs=("torch", "onnxscript", "sklearn"), origin="trained here")
 def digits_cnn() -> onnx.ModelProto:
     """Train, and export with a free batch; input ``input``, output ``logits``."""
     import torch

