@@ -52,6 +52,7 @@ ENV PATH=/opt/endoscope/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     MPLCONFIGDIR=/tmp/matplotlib \
     ENDOSCOPE_LISTEN=0.0.0.0:50051 \
+    ENDOSCOPE_HEALTH_LISTEN=0.0.0.0:50052 \
     ENDOSCOPE_METRICS_LISTEN=0.0.0.0:9464 \
     ENDOSCOPE_LOG_FORMAT=json \
     ENDOSCOPE_STATE=/var/lib/endoscope \
@@ -59,10 +60,10 @@ ENV PATH=/opt/endoscope/bin:$PATH \
 USER 10001:10001
 WORKDIR /tmp
 VOLUME ["/var/lib/endoscope"]
-EXPOSE 50051 9464
-# With TLS it takes ENDOSCOPE_SERVER and ENDOSCOPE_ROOT_CERTIFICATES, as every client does.
+EXPOSE 50051 50052 9464
+# The port of health checks stays in the clear when the other one speaks TLS.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["endoscope", "health", "--timeout", "4"]
+    CMD ["endoscope", "health", "--server", "127.0.0.1:50052", "--timeout", "4"]
 ENTRYPOINT ["endoscope"]
 CMD ["serve"]
 

@@ -147,6 +147,7 @@ def start(root: Root, model: Path) -> None:
     # Ports of its own, on loopback, so that whatever else runs here is neither disturbed nor asked.
     environment = root.environment | {
         "ENDOSCOPE_LISTEN": "127.0.0.1:0",
+        "ENDOSCOPE_HEALTH_LISTEN": "127.0.0.1:0",
         "ENDOSCOPE_METRICS_LISTEN": "127.0.0.1:0",
         "ENDOSCOPE_PORT_FILE": str(port_file),
     }
@@ -156,7 +157,8 @@ def start(root: Root, model: Path) -> None:
     try:
         _wait(serving, port_file.exists)
         asking = environment | {"ENDOSCOPE_SERVER": f"127.0.0.1:{port_file.read_text()}"}
-        health = root.command["health"]
+        health = [*root.command["health"]]
+        health[health.index("--server") + 1] = asking["ENDOSCOPE_SERVER"]
         _wait(
             serving, lambda: subprocess.run(health, env=asking, cwd=root.folder, check=False).returncode == 0
         )

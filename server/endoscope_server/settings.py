@@ -97,6 +97,12 @@ class Settings(BaseModel):
         description="Where to serve the browser page, with Connect and gRPC-Web beside it; port 0 takes one "
         "that is free. Off unless set. Certificates and tokens are asked for as by gRPC.",
     )
+    health_listen: Annotated[str | None, Flag("Serving", "HOST:PORT")] = Field(
+        default=None,
+        min_length=1,
+        description="Where to answer health checks alone, in the clear, for probes that speak no TLS "
+        "and have no certificate; port 0 takes one that is free.",
+    )
     grace: Annotated[float, Flag("Serving", "SECONDS")] = Field(
         default=5.0, ge=0, description="Time that calls have when the server stops."
     )

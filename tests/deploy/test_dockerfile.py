@@ -173,12 +173,14 @@ def test_a_container_listens_where_it_is_looked_for(target: str) -> None:
     assert settings.keys() <= Settings.model_fields.keys()
     assert last(TEXT, target, "VOLUME") == json.dumps([settings["state"]])
     exposed = last(TEXT, target, "EXPOSE").split()
-    assert [settings["listen"], settings["metrics_listen"]] == [f"0.0.0.0:{port}" for port in exposed]
+    listening = [settings[name] for name in ("listen", "health_listen", "metrics_listen")]
+    assert listening == [f"0.0.0.0:{port}" for port in exposed]
     assert json.loads(last(TEXT, target, "ENTRYPOINT") or "[]") == ["endoscope"]
     assert json.loads(last(TEXT, target, "CMD") or "[]") == ["serve"]
     check = last(TEXT, target, "HEALTHCHECK")
     command = json.loads(check.partition("CMD ")[2])
-    assert command[:2] == ["endoscope", "health"]
+    assert command[:3] == ["endoscope", "health", "--server"]
+    assert command[3] == settings["health_listen"].replace("0.0.0.0", "127.0.0.1")
     timeout = re.search(r"--timeout=(\d+)s", check)
     assert timeout
     assert float(command[command.index("--timeout") + 1]) < float(timeout[1])

@@ -52,7 +52,8 @@ def test_the_configuration_is_one(tmp_path: Path) -> None:
     settings = resolve({}, path).settings
     assert settings.grace < POD["spec"]["terminationGracePeriodSeconds"]
     mounts = {mount["mountPath"]: mount for mount in CONTAINER["volumeMounts"]}
-    assert str(settings.tokens.parent) in mounts
+    for file in (settings.tokens, settings.tls_certificate, settings.tls_key):
+        assert str(file.parent) in mounts
     assert f"{CONTAINER['args'][2]}" == "/etc/endoscope/endoscope.toml"
     assert "/etc/endoscope" in mounts
 
@@ -72,8 +73,9 @@ def test_mounts_have_volumes_and_lie_in_no_other_that_is_read_only() -> None:
 
 def test_probes_ask_by_grpc_where_the_server_listens() -> None:
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert CONTAINER[probe]["grpc"] == {"port": PORTS["grpc"]}
+        assert CONTAINER[probe]["grpc"] == {"port": PORTS["health"]}
     assert f"ENDOSCOPE_LISTEN=0.0.0.0:{PORTS['grpc']}" in DOCKERFILE
+    assert f"ENDOSCOPE_HEALTH_LISTEN=0.0.0.0:{PORTS['health']}" in DOCKERFILE
     assert f"ENDOSCOPE_METRICS_LISTEN=0.0.0.0:{PORTS['metrics']}" in DOCKERFILE
     assert POD["metadata"]["annotations"]["prometheus.io/port"] == str(PORTS["metrics"])
 

@@ -151,7 +151,7 @@ def guarded(start_server, digits_cnn_path, tmp_path_factory) -> Iterator[Guarded
     tokens.write_text("\n".join(lines) + "\n")
     options = ("--tls-certificate", str(server.certificate), "--tls-key", str(server.key))
     options += ("--tls-client-ca", str(ours.certificate), "--tokens", str(tokens))
-    options += ("--log-level", "debug", "--log-format", "json")
+    options += ("--log-level", "debug", "--log-format", "json", "--health-listen", "127.0.0.1:0")
     (folder / "state").mkdir()
     with start_server(folder / "state", digits_cnn_path.parent, *options) as running:
         yield Guarded(running, ours, theirs, server, client, tokens)
@@ -332,6 +332,17 @@ def test_health_by_the_command_line(guarded: Guarded) -> None:
     assert _cli(environment, "health", "endoscope.v1.ModelService").returncode == 0
     assert _cli(environment, "health", "nobody.Service").returncode == 1
     assert _cli({**environment, "ENDOSCOPE_SERVER": "127.0.0.1:1"}, "health").returncode == 3
+
+
+def test_probes_without_tls_have_a_port_for_health_and_nothing_else(guarded: Guarded) -> None:
+    told = next(line["message"] for line in guarded.log() if "health is told at port" in line["message"])
+    target = f"127.0.0.1:{told.rpartition(' ')[2]}"
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("ENDOSCOPE_")}
+    assert _cli(bare, "health", "--server", target).returncode == 0
+    assert _cli(bare, "health", "endoscope.v1.ModelService", "--server", target).returncode == 0
+    with grpc.insecure_channel(target) as channel:
+        for method in ("/endoscope.v1.ModelService/ListModels", "/inference.GRPCInferenceService/ServerLive"):
+            assert _outcome(channel, method)[0] is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_the_log_names_who_called(guarded: Guarded) -> None:

@@ -7,6 +7,7 @@ import logging
 
 import grpc
 import grpc.aio
+from grpc_health.v1 import health, health_pb2_grpc
 
 from endoscope_server.errors import InvalidInput
 from endoscope_server.security import Certificates
@@ -32,6 +33,35 @@ def listen(server: grpc.aio.Server, settings: Settings) -> int:
         return server.add_secure_port(settings.listen, _credentials(certificates))
     except RuntimeError as error:
         raise InvalidInput(f"can't listen on {settings.listen!r}", field="listen") from error
+
+
+class HealthPort:
+    """Answers health checks and nothing else, in the clear.
+
+    Args:
+        servicer: What answers.
+        address: ``host:port``; port 0 takes a free one.
+
+    Raises:
+        InvalidInput: if the address can't be listened on.
+    """
+
+    def __init__(self, servicer: health.aio.HealthServicer, address: str) -> None:
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, self._server)
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise InvalidInput(f"can't listen on {address!r}", field="health_listen") from error
+
+    async def start(self) -> None:
+        """Listen."""
+        await self._server.start()
+        logger.info("health is told at port %d", self.port)
+
+    async def stop(self) -> None:
+        """Answer no more."""
+        await self._server.stop(None)
 
 
 def warn(settings: Settings) -> None:

@@ -40,7 +40,7 @@ from endoscope_server.services.dataset_service import DatasetService
 from endoscope_server.services.gradient import GradientService
 from endoscope_server.services.inference import InferenceService
 from endoscope_server.services.job_service import JobService
-from endoscope_server.services.listening import listen, warn
+from endoscope_server.services.listening import HealthPort, listen, warn
 from endoscope_server.services.model_service import ModelService
 from endoscope_server.services.observing import ObservingInterceptor
 from endoscope_server.services.reflection import ReflectionService
@@ -114,6 +114,8 @@ class Server:
         self._add_services()
         self.port = listen(self._server, settings)
         self._page = None if settings.web is None else self._make_page(settings.web)
+        address = settings.health_listen
+        self._probes = None if address is None else HealthPort(self._health, address)
         address = settings.metrics_listen
         self._exporter = None if address is None else Exporter(address, self._take_stock)
 
@@ -125,6 +127,8 @@ class Server:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         logger.info("listening on %s (port %d)", self._settings.listen, self.port)
         warn(self._settings)
+        if self._probes is not None:
+            await self._probes.start()
         if self._exporter is not None:
             logger.info("metrics are at port %d", self._exporter.port)
         if self._page is not None:
@@ -141,6 +145,8 @@ class Server:
         if self._page is not None:
             await self._page.stop()
         self._workers.shut_down()
+        if self._probes is not None:
+            await self._probes.stop()
         if self._exporter is not None:
             await asyncio.to_thread(self._exporter.stop)
         if self._tracing is not None:
