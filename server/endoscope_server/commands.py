@@ -91,6 +91,10 @@ async def _run(settings: Settings) -> None:
     from endoscope_server.telemetry import logs
 
     logs.configure(settings.log_format, settings.log_level)
+    if settings.torch_threads:
+        import torch
+
+        torch.set_num_threads(settings.torch_threads)
     server = Server(settings)
     await server.start()
     if settings.port_file is not None:

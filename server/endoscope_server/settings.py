@@ -201,6 +201,11 @@ class Settings(BaseModel):
     threads: Annotated[int, Flag("Computing", "COUNT")] = Field(
         default=0, ge=0, description="Threads of ONNX Runtime; 0: its own choice."
     )
+    torch_threads: Annotated[int, Flag("Computing", "COUNT")] = Field(
+        default=0,
+        ge=0,
+        description="Threads of torch; 0: its own choice, one for each core.",
+    )
     max_batch: Annotated[int, Flag("Computing", "ROWS")] = Field(
         default=16,
         ge=1,

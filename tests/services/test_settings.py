@@ -151,3 +151,22 @@ def test_the_clients_variables_are_no_settings() -> None:
     }
     assert {"ENDOSCOPE_SERVER", "ENDOSCOPE_TOKEN", "ENDOSCOPE_TLS"} <= variables
     assert not variables & {f"{PREFIX}{name.upper()}" for name in FIELDS}
+
+
+def test_torch_has_the_threads_that_it_is_given(tmp_path) -> None:
+    script = (
+        "import sys, threading, torch\n"
+        "from endoscope_server import commands\n"
+        "from endoscope_server.services import server\n"
+        "class Told(Exception): pass\n"
+        "def start(settings):\n"
+        "    thread = threading.Thread(target=lambda: print(torch.get_num_threads()))\n"
+        "    thread.start(); thread.join(); raise Told\n"
+        "server.Server = start\n"
+        "try: commands.serve(sys.argv[1:], standalone_mode=False)\n"
+        "except Told: pass\n"
+    )
+    for count in (1, 3):
+        command = [sys.executable, "-c", script, "--torch-threads", str(count), "--state", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout.split() == [str(count)], done.stderr
