@@ -40,8 +40,10 @@ class Difference:
     @property
     def change(self) -> str:
         """From the first to the second, for people; empty where one is not known."""
-        if not (_is_number(self.first) and _is_number(self.second)):
+        if not (_is_number(self.first) and _is_number(self.second)) or self.measure.kind == "flag":
             return ""
+        if self.first == self.second:
+            return "same"
         change = self.second - self.first
         if self.measure.kind == "share":
             return f"{100 * change:+.1f} points"
@@ -150,7 +152,10 @@ def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str
         yield "the pictures that were looked at are not the same files"
     told = [report["provenance"] for report in (first, second)]
     before, after = ({**item["parameters"], "seed": item["seed"]} for item in told)
-    for name in sorted({*before, *after} - {"model", "preprocessing"}):
+    expected = {"model", "preprocessing"}
+    if None not in files:
+        expected.add("dataset")
+    for name in sorted({*before, *after} - expected):
         if before.get(name) != after.get(name):
             yield f"{name}: {before.get(name)}, {after.get(name)}"
     versions = [item["versions"] for item in told]
@@ -161,7 +166,7 @@ def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str
 
 @dataclass(frozen=True, slots=True)
 class _Curve:
-    """Accuracy over the radius of both models, as polylines in a box of 100 x 100, upside down as SVG is."""
+    """Accuracy over the radius of both models, as polylines in a box of 100 x 60, upside down as SVG is."""
 
     title: str
     ticks: tuple[tuple[float, str], ...]
@@ -190,7 +195,7 @@ def _curves(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[_Cu
 
 def _polyline(places: Sequence[float], heights: Sequence[float]) -> str:
     return " ".join(
-        f"{place:.2f},{100 * (1 - height):.2f}" for place, height in zip(places, heights, strict=True)
+        f"{place:.2f},{60 * (1 - height):.2f}" for place, height in zip(places, heights, strict=True)
     )
 
 

@@ -61,7 +61,7 @@ def _norm(norm: str, title: str) -> tuple[Measure, ...]:
 
 MEASURES: tuple[Measure, ...] = (
     Measure("parity.passed", "parity passed", "higher", "flag"),
-    Measure("parity.worst_relative", "largest relative difference"),
+    Measure("parity.worst_relative", "largest relative difference", None),
     Measure("parity.worst_absolute", "largest absolute difference", None),
     Measure("accuracy.top1", "top-1", "higher", "share"),
     Measure("accuracy.top5", "top-5", "higher", "share"),
