@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint protos web docs constraints clean
+.PHONY: demo test lint protos web docs constraints check-install clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python client/examples/demo.py out
@@ -30,6 +30,10 @@ web: $(VENV)/.dev
 # Builds the documentation in out/site.
 docs: $(VENV)/.dev
 	$(BIN)/python -m mkdocs build --strict
+
+# Runs the Dockerfile's install steps without an engine, starts what came of them, and ends it: minutes.
+check-install: $(VENV)/.dev
+	$(BIN)/python deploy/check_install.py cpu
 
 # Pins what is installed now.
 constraints: $(VENV)/.dev
