@@ -34,6 +34,8 @@ _SHEET = re.compile(r" *<defs>\s*<style.*?</defs>\n", re.DOTALL)
 _IDENTIFIER = re.compile(r' id="([^"]*)"')
 _REFERENCE = re.compile(r'(?:url\(#|href="#)([^)"]+)')
 _MAX_LABELS = 40
+_WIDTH = 1.8
+_WIDEST = 3.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ def plot_lines(
                 axes.plot(xs, ys, color=_INK, linestyle="--", linewidth=1, label=line.name)
                 continue
             color, marker = _SERIES[plain % len(_SERIES)], _MARKERS[plain % len(_MARKERS)]
+            # Lines that lie on each other are all seen.
+            width = max(1.2, _WIDEST - plain) if len(lines) > 1 else _WIDTH
             plain += 1
             style = "" if line.dots else "-"
             where = "steps-post" if line.steps else "default"
@@ -91,9 +95,9 @@ def plot_lines(
                 ys,
                 color=color,
                 marker="" if line.steps else marker,
-                markersize=3 if line.dots else 5,
+                markersize=3 if line.dots else 2 + 1.5 * width,
                 linestyle=style,
-                linewidth=1.8,
+                linewidth=width,
                 drawstyle=where,
                 label=line.name,
             )
