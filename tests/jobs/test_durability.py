@@ -18,6 +18,10 @@ from PIL import Image
 
 import endoscope
 from endoscope.v1 import (
+    activation_pb2,
+    activation_pb2_grpc,
+    dataset_pb2,
+    dataset_pb2_grpc,
     gradient_pb2,
     gradient_pb2_grpc,
     image_pb2,
@@ -283,3 +287,31 @@ def test_a_full_disk_stops_neither_jobs_nor_server(start_server: Any, models: Pa
         _, steps, result = watch(running, before[0].job)
         assert numbers(steps) == numbers(before[1])
         assert unwrapped(result) == before[2]
+
+
+def test_scans_and_embeddings_end_with_the_same_bytes(
+    start_server: Any, models: Path, album: Path, tmp_path: Path
+) -> None:
+    """They find their features on disk, and begin the layout anew."""
+    with start_server(tmp_path, models, *OFTEN, "--datasets-root", str(album.parent)) as running:
+        dataset = dataset_pb2.CreateDatasetRequest(dataset_id="album", path=str(album))
+        dataset_pb2_grpc.DatasetServiceStub(running.channel).CreateDataset(dataset, timeout=30)
+        stub = activation_pb2_grpc.ActivationServiceStub(running.channel)
+        request = activation_pb2.EmbedFeaturesRequest(
+            model=LITE0,
+            dataset="datasets/album",
+            method=activation_pb2.EMBEDDING_METHOD_TSNE,
+            perplexity=8,
+            iterations=1000,
+            options=job_pb2.JobOptions(detached=True, preview_every=0),
+        )
+        stream = stub.EmbedFeatures(request)
+        name = next(stream).header.job
+        stream.cancel()
+        until(lambda: job_of(running, name).latest_step.index > 5)
+        kill(running)
+    with start_server(tmp_path, models, "--datasets-root", str(album.parent)) as running:
+        _, steps, result = watch(running, name)
+        assert [step.index for step in steps] == list(range(1, len(steps) + 1))
+        stub = activation_pb2_grpc.ActivationServiceStub(running.channel)
+        assert unwrapped(result) == read(stub.EmbedFeatures(request, timeout=100))[2]

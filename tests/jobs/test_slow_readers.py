@@ -17,7 +17,7 @@ from endoscope.v1 import (
     job_service_pb2_grpc,
 )
 
-STEPS = 500
+STEPS = 300
 
 
 def memory(process: Any) -> int:
