@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from endoscope_zoo.recipes.digits_cnn import is_held_out, pictures
+
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 
 
@@ -41,6 +43,17 @@ def run(command: list[str], folder: Path, target: str) -> str:
     return done.stdout
 
 
+def test_known_models(folder) -> None:
+    commands = block("Known models", "sh").split("\n", 1)
+    assert commands[0].startswith("pip install ")
+    told = run([shutil.which("bash") or "bash", "-euc", commands[1]], folder, "")
+    assert "vit-b-16" in told
+    assert {path.name for path in (folder / "models").iterdir()} == {
+        "efficientnet-lite0.onnx",
+        "efficientnet-lite0.json",
+    }
+
+
 def test_python(server, folder) -> None:
     code = block("From Python", "python").replace("127.0.0.1:50051", server.target)
     told = run([sys.executable, "-c", code], folder, server.target)
@@ -56,6 +69,19 @@ def test_shell(server, folder) -> None:
     assert "espresso" in told
     assert list((folder / "maps").rglob("*.png"))
     assert list((folder / "attacked").rglob("*.png"))
+
+
+def test_audit(server, folder, digits_cnn_path) -> None:
+    held_out = [pair for index, pair in enumerate(pictures()) if is_held_out(index)]
+    for index, (picture, label) in enumerate(held_out[:60]):
+        (folder / "digits" / str(label)).mkdir(parents=True, exist_ok=True)
+        picture.save(folder / "digits" / str(label) / f"{index}.png")
+    (folder / "limits.toml").write_text(block("Audit", "toml"))
+    commands = block("Audit", "sh")
+    told = run([shutil.which("bash") or "bash", "-euo", "pipefail", "-c", commands], folder, server.target)
+    assert told.count("passed") >= 3
+    assert (folder / "report.html").is_file()
+    assert (folder / "compare.html").is_file()
 
 
 def test_other_languages(server, folder) -> None:

@@ -62,6 +62,7 @@ def export_lite(number: int, size: int, weights: str) -> onnx.ModelProto:
             dynamic_shapes=(free,),
             dynamo=True,
             opset_version=20,
+            verbose=False,
         )
     assert program is not None
     return program.model_proto

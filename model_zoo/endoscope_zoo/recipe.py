@@ -67,7 +67,7 @@ class Recipe:
         name: The name under which it is asked for, such as ``efficientnet-lite0``.
         card: Its preprocessing, labels and provenance.
         build: Makes the ONNX model; is told how to show the progress of a download.
-        size: About how many bytes the model has.
+        size: About how many bytes are downloaded or, where nothing is, the model has.
         needs: Packages that building imports.
         extra: The extra of ``endoscope`` that installs them.
         origin: Where the weights are from, in a word or two.
@@ -140,7 +140,7 @@ def recipe(
     Args:
         name: The name under which it is asked for.
         card: Its preprocessing, labels and provenance.
-        size: About how many bytes the model has.
+        size: About how many bytes are downloaded or, where nothing is, the model has.
         needs: Packages that the function imports.
         origin: Where the weights are from, in a word or two.
         extra: The extra of ``endoscope`` that installs them.

@@ -95,6 +95,7 @@ def digits_cnn() -> onnx.ModelProto:
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             dynamo=True,
             opset_version=20,
+            verbose=False,
         )
     finally:
         torch.set_num_threads(threads)
