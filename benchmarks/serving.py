@@ -1,0 +1,256 @@
+"""Images a second and latency of eight clients that send single images, beside bare ONNX Runtime and peers.
+
+The clients are threads of one process that send bytes made before. Bare ONNX Runtime has no clients and no
+network, and the batch size that suits it best. Rounds of all take turns, and count only while nobody else
+computes: ``python benchmarks/serving.py MODEL [--mlserver PYTHON]``, with the interpreter of an environment
+that has MLServer and ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import numpy as np
+import onnxruntime as ort
+from serving_peers import NAME, start_mlserver
+
+from endoscope_server.protocols import grpc_service_pb2 as pb
+
+CLIENTS = 8
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+BATCHES = (1, 2, 4, 8, 16)
+FOREIGN = 0.1
+"""Rounds count in which others got at most so much of the machine."""
+
+Round = Callable[[float], tuple[float, list[float]]]
+"""Works for some seconds; gives images a second, and each request's seconds."""
+
+
+class Load:
+    """Clients of one server, each with a connection of its own.
+
+    Args:
+        target: The server's address.
+        request: The message that all send.
+    """
+
+    def __init__(self, target: str, request: bytes) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self._channels = [grpc.insecure_channel(target, options=options) for _ in range(CLIENTS)]
+        self._calls = [channel.unary_unary(METHOD) for channel in self._channels]
+        self._request = request
+
+    def once(self) -> pb.ModelInferResponse:
+        """One answer; the server may still be starting."""
+        answer = self._calls[0](self._request, wait_for_ready=True, timeout=120)
+        return pb.ModelInferResponse.FromString(answer)
+
+    def __call__(self, seconds: float) -> tuple[float, list[float]]:
+        """A round."""
+        latencies: list[float] = []
+        started = time.perf_counter()
+
+        def work(call: Callable[..., bytes]) -> None:
+            while (begun := time.perf_counter()) < started + seconds:
+                call(self._request, timeout=60)
+                latencies.append(time.perf_counter() - begun)
+
+        threads = [threading.Thread(target=work, args=(call,)) for call in self._calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return len(latencies) / (time.perf_counter() - started), latencies
+
+
+class Bare:
+    """ONNX Runtime alone.
+
+    Args:
+        model: Its path.
+        image: One, as a batch.
+        batch: Images a run.
+    """
+
+    def __init__(self, model: Path, image: np.ndarray, batch: int) -> None:
+        self._session = ort.InferenceSession(model)
+        self._feeds = {self._session.get_inputs()[0].name: np.repeat(image, batch, axis=0)}
+        self._batch = batch
+
+    def __call__(self, seconds: float) -> tuple[float, list[float]]:
+        """A round."""
+        latencies: list[float] = []
+        started = time.perf_counter()
+        while (begun := time.perf_counter()) < started + seconds:
+            self._session.run(None, self._feeds)
+            latencies.append(time.perf_counter() - begun)
+        return len(latencies) * self._batch / (time.perf_counter() - started), latencies
+
+
+@dataclass
+class Measured:
+    """What the counted rounds of one contender gave."""
+
+    work: Round
+    speeds: list[float] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+
+    def once(self, seconds: float, family: Sequence[int]) -> float:
+        """A round; counted if the machine was ours. Gives the share that others had."""
+        before, own, started = busy_seconds(), own_seconds(family), time.perf_counter()
+        speed, latencies = self.work(seconds)
+        wall = (time.perf_counter() - started) * len(os.sched_getaffinity(0))
+        foreign = ((busy_seconds() - before) - (own_seconds(family) - own)) / wall
+        if foreign <= FOREIGN:
+            self.speeds.append(speed)
+            self.latencies += latencies
+        return foreign
+
+    @property
+    def speed(self) -> float:
+        """Images a second."""
+        return statistics.median(self.speeds)
+
+    def percentile(self, percent: float) -> float:
+        """Seconds within which so many of the requests were answered."""
+        return float(np.percentile(self.latencies, percent))
+
+
+def busy_seconds() -> float:
+    """Seconds of work that all processes of the machine got."""
+    user, nice, system, *_ = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+def own_seconds(family: Sequence[int]) -> float:
+    """Seconds of work that this process and the servers got."""
+    ticks = 0
+    for pid in (os.getpid(), *family):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], port_file: Path) -> Iterator[tuple[int, str]]:
+    """A server process: its id and its address."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not port_file.is_file() or not port_file.read_text():
+            if process.poll() is not None:
+                raise RuntimeError(f"{command} ended with {process.returncode}")
+            time.sleep(0.1)
+        yield process.pid, f"127.0.0.1:{port_file.read_text()}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextlib.contextmanager
+def servers(
+    model: Path, mlserver: Path | None, options: Sequence[str]
+) -> Iterator[dict[str, tuple[int, str]]]:
+    """The servers by their names."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        models = folder / "models"
+        models.mkdir()
+        (models / f"{NAME}.onnx").symlink_to(model.resolve())
+        ours = [sys.executable, "-c", "from endoscope_server.commands import serve; serve()"]
+        ours += ["--listen", "127.0.0.1:0", "--state", str(folder / "state"), "--models", str(models)]
+        ours += ["--port-file", str(folder / "ours"), *options]
+        plain = [sys.executable, str(Path(__file__).with_name("serving_peers.py")), str(model)]
+        plain += [str(folder / "plain")]
+        found = {
+            "endoscope": stack.enter_context(started(ours, folder / "ours")),
+            "plain grpc.aio": stack.enter_context(started(plain, folder / "plain")),
+        }
+        if mlserver:
+            (folder / "mlserver").mkdir()
+            ports = free_ports(3)
+            process = start_mlserver(mlserver, model, folder / "mlserver", ports)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            found["MLServer"] = process.pid, f"127.0.0.1:{ports[0]}"
+        yield found
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in sockets]
+    for server in sockets:
+        server.close()
+    return ports
+
+
+def main() -> None:
+    """Measure and tell."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--mlserver", type=Path, help="an interpreter that has MLServer")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a round")
+    parser.add_argument("--patience", type=float, default=200.0, help="seconds after which it ends anyhow")
+    parser.add_argument("options", nargs="*", help="of our server, behind --")
+    arguments = parser.parse_args()
+    begun = time.monotonic()
+    session = ort.InferenceSession(arguments.model)
+    image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
+    name = session.get_inputs()[0].name
+    [expected] = session.run([session.get_outputs()[0].name], {name: image})
+    request = pb.ModelInferRequest(model_name=NAME, raw_input_contents=[image.tobytes()])
+    request.inputs.add(name=name, datatype="FP32", shape=image.shape)
+    with servers(arguments.model, arguments.mlserver, arguments.options) as found:
+        contenders = {f"bare, batch {size}": Measured(Bare(arguments.model, image, size)) for size in BATCHES}
+        for label, (_, target) in found.items():
+            load = Load(target, request.SerializeToString())
+            [output] = load.once().raw_output_contents or [b""]
+            if output and not np.allclose(np.frombuffer(output, np.float32), expected.ravel(), atol=1e-3):
+                raise RuntimeError(f"{label} gives other numbers")
+            load(1.0)
+            contenders[label] = Measured(load)
+        family = [pid for pid, _ in found.values()]
+        while time.monotonic() - begun < arguments.patience:
+            short = [one for one in contenders.values() if len(one.speeds) < arguments.rounds]
+            if not short:
+                break
+            for contender in short:
+                foreign = contender.once(arguments.seconds, family)
+                if foreign > FOREIGN:
+                    time.sleep(0.2)
+    tell(contenders)
+
+
+def tell(contenders: dict[str, Measured]) -> None:
+    """The table, and what is asked of us."""
+    counted = {label: one for label, one in contenders.items() if one.speeds}
+    bare = {label: one for label, one in counted.items() if label.startswith("bare")}
+    if f"bare, batch {CLIENTS}" not in bare:
+        raise SystemExit("others computed in every round: try again on a quiet machine")
+    best = max(one.speed for one in bare.values())
+    batch = bare[f"bare, batch {CLIENTS}"].percentile(50)
+    print(f"{'':16} images/s  over bare  p50 ms  p99 ms  p99 over a batch of {CLIENTS}   rounds")
+    for label, one in counted.items():
+        p50, p99 = one.percentile(50), one.percentile(99)
+        print(
+            f"{label:16} {one.speed:8.1f} {one.speed / best:10.2f} {1e3 * p50:7.1f} {1e3 * p99:7.1f} "
+            f"{p99 / batch:20.2f} {len(one.speeds):14d}"
+        )
+
+
+if __name__ == "__main__":
+    main()
