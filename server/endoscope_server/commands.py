@@ -82,6 +82,8 @@ def serve(config: Path | None, print_config: bool, **flags: Any) -> None:
         asyncio.run(_run(resolved.settings))
     except EndoscopeError as error:
         raise click.ClickException(error.message) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or 'a file'} can't be used: {error.strerror}") from error
 
 
 async def _run(settings: Settings) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import resource
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -315,3 +317,12 @@ def test_scans_and_embeddings_end_with_the_same_bytes(
         assert [step.index for step in steps] == list(range(1, len(steps) + 1))
         stub = activation_pb2_grpc.ActivationServiceStub(running.channel)
         assert unwrapped(result) == read(stub.EmbedFeatures(request, timeout=100))[2]
+
+
+def test_a_state_that_can_not_be_written_is_a_clear_error() -> None:
+    command = [sys.executable, "-c", "from endoscope_server.commands import serve; serve()"]
+    command += ["--listen", "127.0.0.1:0", "--state", "/proc/endoscope"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "/proc/endoscope" in done.stderr
+    assert "Traceback" not in done.stderr
