@@ -39,7 +39,10 @@ export function Stage({ title, lead, controls, act, ready, running, onStart, chi
             {running ? "At work" : act}
           </button>
         </form>
-        <section class="seen" aria-label="Result" ref={seen}>
+        <section class="seen" aria-labelledby="result-title" ref={seen}>
+          <h2 class="hidden" id="result-title">
+            Result
+          </h2>
           {children}
         </section>
       </div>
