@@ -34,6 +34,7 @@ class EndoscopeError(Exception):
         reason: An UPPER_SNAKE_CASE word for programs; may be empty.
         violations: The fields at fault.
         metadata: Further facts for programs, such as the operator that has no gradient.
+        retry_after: Seconds after which the same call may succeed; None if the server did not say so.
     """
 
     code = "UNKNOWN"
@@ -45,12 +46,14 @@ class EndoscopeError(Exception):
         reason: str = "",
         violations: Sequence[FieldViolation] = (),
         metadata: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason
         self.violations = tuple(violations)
         self.metadata = dict(metadata or {})
+        self.retry_after = retry_after
 
     @property
     def field(self) -> str:
@@ -167,24 +170,25 @@ def from_rpc(error: Any, target: str) -> EndoscopeError:
         message = f"no server answers at {target}: {message}"
     elif error.code() is grpc.StatusCode.UNIMPLEMENTED:
         message = f"the server at {target} does not offer this: {message}"
-    reason, metadata, violations = _details(error.trailing_metadata())
-    kind = _KINDS.get(code, EndoscopeError)
-    made = kind(message, reason=reason, metadata=metadata, violations=violations)
+    made = _KINDS.get(code, EndoscopeError)(message, **_details(error.trailing_metadata()))
     made.code = code
     return made
 
 
-def _details(trailing: Any) -> tuple[str, dict[str, str], list[FieldViolation]]:
-    reason, metadata = "", {}
-    violations = []
+def _details(trailing: Any) -> dict[str, Any]:
+    """What google.rpc's details tell, as arguments of an error."""
+    found: dict[str, Any] = {}
     content = next((value for key, value in trailing or () if key == _DETAILS_KEY), None)
     for detail in status_pb2.Status.FromString(content).details if content else ():
         info, request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        retry = error_details_pb2.RetryInfo()
         if detail.Unpack(info):
-            reason, metadata = info.reason, dict(info.metadata)
+            found |= {"reason": info.reason, "metadata": dict(info.metadata)}
         elif detail.Unpack(request):
-            violations += [
+            found["violations"] = [
                 FieldViolation(violation.field, violation.description)
                 for violation in request.field_violations
             ]
-    return reason, metadata, violations
+        elif detail.Unpack(retry):
+            found["retry_after"] = retry.retry_delay.ToMilliseconds() / 1000
+    return found

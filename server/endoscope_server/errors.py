@@ -20,6 +20,7 @@ class EndoscopeError(Exception):
         field: Path of the request field at fault, or an empty string.
         reason: An UPPER_SNAKE_CASE word that programs can switch on.
         metadata: Further facts for programs, such as the node and the opset.
+        retry_after: Seconds after which the same request may succeed; None if it will not.
     """
 
     default_reason = "INTERNAL"
@@ -31,12 +32,14 @@ class EndoscopeError(Exception):
         field: str = "",
         reason: str = "",
         metadata: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
         self.reason = reason or self.default_reason
         self.metadata = dict(metadata or {})
+        self.retry_after = retry_after
 
     def at(self, field: str) -> Self:
         """The same error, with ``field`` named if none was named before."""

@@ -106,6 +106,14 @@ class Settings(BaseModel):
     grace: Annotated[float, Flag("Serving", "SECONDS")] = Field(
         default=5.0, ge=0, description="Time that calls have when the server stops."
     )
+    max_calls: Annotated[int, Flag("Serving", "COUNT")] = Field(
+        default=1024, ge=1, description="Calls that may be under way at once; more are told to try again."
+    )
+    client_calls: Annotated[int, Flag("Serving", "COUNT")] = Field(
+        default=256,
+        ge=1,
+        description="Those of one client: of a token, or without tokens of the machine that calls.",
+    )
     tls_certificate: Annotated[Path | None, Flag("Security", "FILE")] = Field(
         default=None,
         description="PEM file of the server's certificate and the chain above it; with it the server speaks "
@@ -183,6 +191,12 @@ class Settings(BaseModel):
         default=10 * 2**30,
         ge=2**20,
         description="Disk that jobs may take; the oldest that ended make room for new ones.",
+    )
+    memory_budget: Annotated[int, Flag("Computing", "BYTES")] = Field(
+        default=0,
+        ge=0,
+        description="Memory that models and jobs may take, by estimate; idle models go first, and what could "
+        "not fit is refused. 0: three quarters of the machine's.",
     )
     threads: Annotated[int, Flag("Computing", "COUNT")] = Field(
         default=0, ge=0, description="Threads of ONNX Runtime; 0: its own choice."

@@ -28,6 +28,9 @@ from endoscope_server.telemetry.jobs import JobObserver
 
 logger = logging.getLogger(__name__)
 
+QUEUE_RETRY_AFTER = 10.0
+"""Seconds after which a place in a full queue may be free."""
+
 T = TypeVar("T")
 
 _ORPHAN_GRACE = 60.0
@@ -123,6 +126,7 @@ class JobManager:
                 raise LimitExceeded(
                     f"{self._capacity} jobs are waiting already, expected fewer; try again later",
                     reason="QUEUE_FULL",
+                    retry_after=QUEUE_RETRY_AFTER,
                 )
             self._jobs[identifier] = job
             held = [name for name, other in self._jobs.items() if other.held]

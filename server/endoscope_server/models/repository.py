@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import shutil
 import tempfile
@@ -23,12 +24,18 @@ from endoscope_server.errors import (
     PreconditionFailed,
 )
 from endoscope_server.files import write_whole
+from endoscope_server.models.budget import MemoryBudget, machine_memory
 from endoscope_server.models.model import Compute, Model, ModelFile, inline
+
+logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 DEFAULT_MAX_BYTES = 2 * 2**30
 """The largest file that may be uploaded: protobuf's own limit."""
+
+MEMORY_PER_BYTE = 3
+"""What a model takes in memory over its size on disk: weights for both engines, and room to work."""
 
 _MODEL_FILE = "model.onnx"
 _CARD_FILE = "card.json"
@@ -58,7 +65,7 @@ class Repository:
         models: A folder of ``.onnx`` files that is only read; None for none.
         threads: Threads of ONNX Runtime; 0 leaves it to ONNX Runtime.
         compute: Calls a function where work in torch is done.
-        capacity: How many models are kept in memory; the least recently used goes first.
+        budget: What models in memory may take; the least recently used goes first.
         max_bytes: The largest file that may be uploaded.
     """
 
@@ -69,7 +76,7 @@ class Repository:
         *,
         threads: int = 0,
         compute: Compute = inline,
-        capacity: int = 4,
+        budget: MemoryBudget | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
         self._uploads = state / "models"
@@ -78,10 +85,12 @@ class Repository:
         self._models = models
         self._threads = threads
         self._compute = compute
-        self._capacity = capacity
+        self._budget = budget or MemoryBudget(machine_memory())
+        self._budget.let_evict(self._evict)
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, Model] = OrderedDict()
+        self._granted: dict[str, int] = {}
         self._loading: dict[str, threading.Lock] = {}
         shutil.rmtree(self._staging, ignore_errors=True)
         for folder in (self._uploads, self._certificates, self._staging):
@@ -122,13 +131,14 @@ class Repository:
         with gate:
             model = self.loaded(name)
             if model is None or model.file.path != file.path or model.file.created != file.created:
+                self._forget(name)
                 with _blaming("model"):
-                    model = Model(file, self._certificates, self._threads, self._compute)
+                    model, granted = self._load(file)
+                with self._lock:
+                    self._granted[name] = granted
             with self._lock:
                 self._loaded[name] = model
                 self._loaded.move_to_end(name)
-                while len(self._loaded) > self._capacity:
-                    self._loaded.popitem(last=False)
         return model
 
     def loaded(self, name: str) -> Model | None:
@@ -153,8 +163,7 @@ class Repository:
     def unload(self, name: str) -> None:
         """Let the model's memory go; work that still uses it keeps it until it ends."""
         self.file(name)
-        with self._lock:
-            self._loaded.pop(name, None)
+        self._forget(name)
 
     def add(
         self,
@@ -192,7 +201,11 @@ class Repository:
             write_whole(folder / _CARD_FILE, json.dumps(dict(facts)).encode())
             staged = ModelFile(name, folder / _MODEL_FILE, facts, True, time.time())
             with _blaming("chunk"):
-                Model(staged, self._certificates, self._threads, self._compute).verify()
+                model, granted = self._load(staged)
+                try:
+                    model.verify()
+                finally:
+                    self._budget.release(granted)
             self._put(name, folder, overwrite)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -244,7 +257,38 @@ class Repository:
                     )
                 _discard(target, self._staging)
             folder.rename(target)
+        self._forget(name)
+
+    def _load(self, file: ModelFile) -> tuple[Model, int]:
+        """A model, and the memory that was granted to it."""
+        what = f"model {file.name!r}"
+        granted = MEMORY_PER_BYTE * file.path.stat().st_size
+        self._budget.grant(granted, what)
+        try:
+            model = Model(file, self._certificates, self._threads, self._compute)
+            # External data is only mapped so far, and not in the file's size.
+            beyond = MEMORY_PER_BYTE * sum(array.nbytes for array in model.graph.weights.values()) - granted
+            if beyond > 0:
+                self._budget.grant(beyond, what)
+        except BaseException:
+            self._budget.release(granted)
+            raise
+        return model, max(granted, granted + beyond)
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
             self._loaded.pop(name, None)
+            granted = self._granted.pop(name, 0)
+        self._budget.release(granted)
+
+    def _evict(self) -> bool:
+        """Let the least recently used model go."""
+        with self._lock:
+            name = next(iter(self._loaded), None)
+        if name is not None:
+            logger.info("model %s is unloaded: its memory is needed", name)
+            self._forget(name)
+        return name is not None
 
 
 @contextlib.contextmanager

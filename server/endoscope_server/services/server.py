@@ -28,11 +28,12 @@ from endoscope.v1 import (
 from endoscope_server.datasets import FeatureStore, Library, open_engine
 from endoscope_server.errors import InvalidInput
 from endoscope_server.jobs import JobManager, JobState, Keeping
-from endoscope_server.models import Repository
+from endoscope_server.models import MemoryBudget, Repository, machine_memory
 from endoscope_server.protocols import grpc_service_pb2_grpc, reflection_pb2_grpc
 from endoscope_server.security import TokenFile
 from endoscope_server.services.access import AccessInterceptor
 from endoscope_server.services.activation_service import ActivationService
+from endoscope_server.services.admission import AdmissionInterceptor
 from endoscope_server.services.audit_service import AuditService
 from endoscope_server.services.calls import Workers
 from endoscope_server.services.dataset_service import DatasetService
@@ -82,8 +83,9 @@ class Server:
             settings.state / "jobs", settings.job_retention, settings.job_quota, settings.checkpoint_interval
         )
         self._jobs = JobManager(settings.concurrency, keeping=keeping, observer=JobObserver(self._tracing))
+        budget = MemoryBudget(settings.memory_budget or machine_memory() * 3 // 4)
         self._models = Repository(
-            settings.state, settings.models, threads=settings.threads, compute=self._jobs.run
+            settings.state, settings.models, threads=settings.threads, compute=self._jobs.run, budget=budget
         )
         self._surveyor = Surveyor(
             self._models,
@@ -100,6 +102,7 @@ class Server:
                 ObservingInterceptor(self._tracing),
                 StatusInterceptor(),
                 *([] if tokens is None else [AccessInterceptor(tokens)]),
+                AdmissionInterceptor(settings.max_calls, settings.client_calls),
             ],
             options=[
                 ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),

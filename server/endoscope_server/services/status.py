@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from endoscope_server.errors import (
@@ -54,15 +55,21 @@ def code_of(error: EndoscopeError) -> grpc.StatusCode:
 
 
 def details_of(error: EndoscopeError) -> status_pb2.Status:
-    """The error as google.rpc.Status, with ErrorInfo and, where a field is at fault, BadRequest."""
+    """The error as google.rpc.Status, with ErrorInfo, BadRequest if a field is at fault, and RetryInfo."""
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    details: list[any_pb2.Any] = [any_pb2.Any()]
-    details[0].Pack(info)
+    parts: list[Message] = [info]
     if error.field:
         request = error_details_pb2.BadRequest()
         request.field_violations.add(field=error.field, description=error.message, reason=error.reason)
+        parts.append(request)
+    if error.retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(1000 * error.retry_after))
+        parts.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    details = []
+    for part in parts:
         details.append(any_pb2.Any())
-        details[1].Pack(request)
+        details[-1].Pack(part)
     code = code_of(error).value[0]
     return status_pb2.Status(code=code, message=_sentence(error), details=details)
 
