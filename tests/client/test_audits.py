@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import html.parser
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,25 +35,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(client, folder, digits_cnn_path) -> AuditReport:
+def dataset(client, folder, digits_cnn_path) -> Iterator[str]:
     client.upload_images("shell-digits", folder)
-    try:
-        return client.run_audit(
-            "digits-cnn",
-            "shell-digits",
-            max_items=24,
-            max_attacked_items=3,
-            max_classes=2,
-            max_layers=2,
-            epsilons=[16 / 255, 0.25],
-            l2_epsilons=[1.5],
-            attack_steps=3,
-            fooling_steps=40,
-            inversion_steps=5,
-            visualization_steps=3,
-        ).result()
-    finally:
-        client.delete_dataset("shell-digits")
+    yield "shell-digits"
+    client.delete_dataset("shell-digits")
+
+
+@pytest.fixture(scope="module")
+def report(client, dataset) -> AuditReport:
+    return client.run_audit(
+        "digits-cnn",
+        dataset,
+        max_items=24,
+        max_attacked_items=3,
+        max_classes=2,
+        max_layers=2,
+        epsilons=[16 / 255, 0.25],
+        l2_epsilons=[1.5],
+        attack_steps=3,
+        fooling_steps=40,
+        inversion_steps=5,
+        visualization_steps=3,
+    ).result()
 
 
 @pytest.fixture(scope="module")
@@ -87,32 +91,26 @@ def test_files_of_ones_own(cli, client, folder, digits_cnn_path, told) -> None:
     assert after == before, "what was lent is still there"
 
 
-def test_thresholds_that_are_missed(cli, client, folder) -> None:
-    client.upload_images("own", folder)
-    try:
-        path = limits(
-            "[accuracy]\ntop1 = { min = 0.1 }\nece = { max = 0.0 }\n[fooling]\nreached_share = {max=1}"
-        )
-        arguments = ("audit", "digits-cnn", "own", "--chapter", "accuracy", "--max-items", "9")
-        result = cli(*arguments, "--thresholds", path, "-o", "r.json", code=4)
-        lines = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines() if "." in line[:30]}
-        assert (
-            lines.items()
-            >= {
-                "accuracy.top1": "passed",
-                "accuracy.ece": "MISSED",
-                "fooling.reached_share": "MISSED",
-            }.items()
-        )
-        assert "not measured" in result.stdout
-        assert [path.name for path in Path().glob("r.*")] == ["r.json"]
-        said = cli(*arguments, "--thresholds", path, "--json", code=4)
-        parsed = json.loads(said.stdout)
-        assert [item["passed"] for item in parsed["thresholds"]] == [True, False, False]
-        assert parsed["measures"]["accuracy"]["top1"] > 0.5
-        assert sorted(Path(file).name for file in parsed["files"]) == ["report.html", "report.json"]
-    finally:
-        client.delete_dataset("own")
+def test_thresholds_that_are_missed(cli, dataset) -> None:
+    path = limits("[accuracy]\ntop1 = { min = 0.1 }\nece = { max = 0.0 }\n[fooling]\nreached_share = {max=1}")
+    arguments = ("audit", "digits-cnn", dataset, "--chapter", "accuracy", "--max-items", "9")
+    result = cli(*arguments, "--thresholds", path, "-o", "r.json", code=4)
+    lines = {line.split()[1]: line.split()[0] for line in result.stdout.splitlines() if "." in line[:30]}
+    assert (
+        lines.items()
+        >= {
+            "accuracy.top1": "passed",
+            "accuracy.ece": "MISSED",
+            "fooling.reached_share": "MISSED",
+        }.items()
+    )
+    assert "not measured" in result.stdout
+    assert [path.name for path in Path().glob("r.*")] == ["r.json"]
+    said = cli(*arguments, "--thresholds", path, "--json", code=4)
+    parsed = json.loads(said.stdout)
+    assert [item["passed"] for item in parsed["thresholds"]] == [True, False, False]
+    assert parsed["measures"]["accuracy"]["top1"] > 0.5
+    assert sorted(Path(file).name for file in parsed["files"]) == ["report.html", "report.json"]
 
 
 @pytest.mark.parametrize(
@@ -241,6 +239,14 @@ def test_wrong_usage(cli) -> None:
         "epsilons[1]"
         in cli("audit", "digits-cnn", "none", "--epsilon", "0.2", "--epsilon", "0.1", code=1).stderr
     )
+
+
+def test_a_picture_of_an_audit_makes_the_audit_again(client, dataset) -> None:
+    options = {"max_classes": 2, "fooling_steps": 3, "seed": 4}
+    report = client.run_audit("digits-cnn", dataset, ["fooling"], **options).result()
+    again = client.replay(report.findings[0].pictures[1]).result()
+    assert isinstance(again, AuditReport)
+    assert (again.json, again.html) == (report.json, report.html)
 
 
 def test_a_report_saves_itself(report, tmp_path) -> None:
