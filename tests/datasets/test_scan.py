@@ -116,6 +116,39 @@ def test_stored_features_are_the_models(
         assert np.array_equal(result.tables[PIXELS].gather([key])[0], np.asarray(small).reshape(-1))
 
 
+def test_features_do_not_depend_on_the_batch(
+    scanned: tuple[Path, list[ScanStep], ScanResult],
+    lite0_path: Path,
+    lite0: Graph,
+    preprocessing: Preprocessing,
+    album: Path,
+    tmp_path: Path,
+) -> None:
+    """A broken file leaves its place in a batch to the next one; the input itself may be wanted too."""
+    _, _, first = scanned
+    work = scan(
+        lite0_path,
+        lite0,
+        "input",
+        preprocessing,
+        open_source(album),
+        FeatureStore(tmp_path),
+        LocalEngine(2),
+        ScanParameters(("view", "input"), batch_size=3),
+    )
+    _, result = drain(work)
+    assert result.digests == first.digests
+    keys = [key for key in result.digests if key is not None]
+    expected = first.tables["view"].gather(keys)
+    np.testing.assert_allclose(result.tables["view"].gather(keys), expected, rtol=1e-3, atol=1e-4)
+    source = open_source(album)
+    for index in (0, 12, 13, 41):
+        key = result.digests[index]
+        assert key is not None
+        batch = preprocessing.prepare(decode(source.read(index)))
+        assert np.array_equal(result.tables["input"].gather([key])[0], batch.reshape(-1))
+
+
 def test_nothing_is_computed_twice(
     scanned: tuple[Path, list[ScanStep], ScanResult],
     lite0_path: Path,

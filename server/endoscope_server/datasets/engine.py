@@ -35,6 +35,11 @@ PIXEL_SIDE = 64
 
 _PEAKS = "#peaks:"
 
+CPU_BATCH, DEVICE_BATCH = 4, 64
+"""Images that a worker is given at a time, on a processor and on another device."""
+
+_CACHED_BYTES = 24 * 2**20
+
 PATIENCE = 0.01
 """Seconds that an engine waits for a batch before it lets its caller do other work."""
 
@@ -64,6 +69,7 @@ class Extraction:
         input_name: The image input.
         preprocessing: Between the picture and the model.
         providers: ONNX Runtime execution providers.
+        at_once: Images in one run of the model; 0 for what suits model and device.
         graph: The model, if it is loaded already.
     """
 
@@ -73,6 +79,7 @@ class Extraction:
     input_name: str
     preprocessing: Preprocessing
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    at_once: int = 0
     graph: Graph | None = field(default=None, compare=False, repr=False)
 
 
@@ -131,28 +138,34 @@ class Extractor:
             fidelity=Fidelity.FAST,
         )
         self._memory = threading.local()
+        self._at_once = extraction.at_once or _images_at_once(self._sessions.graph, extraction.providers)
         if self._values:
             self._sessions.prepare(self._values)
 
     def __call__(self, source: Source, indices: Sequence[int]) -> Extracted:
         """The features of some items of a source."""
         kept: list[int] = []
-        pictures: list[Image.Image] = []
         skipped: list[Skipped] = []
-        batch = self._batch(len(indices))
+        parts: list[dict[str, NDArray[np.generic]]] = []
+        batch, pictures, filled = self._batch(self._at_once), [], 0
         for index in indices:
             try:
                 picture = decode(source.read(index))
             except EndoscopeError as error:
                 skipped.append(Skipped(source.items[index].name, error.message))
                 continue
+            kept.append(index)
             if self._values:
-                self._extraction.preprocessing.write(picture, batch[len(kept)])
+                self._extraction.preprocessing.write(picture, batch[filled])
             if PIXELS in self._extraction.values:
                 pictures.append(self._extraction.preprocessing.fit(picture))
-            kept.append(index)
-        features = self._features(batch[: len(kept)], pictures) if kept else {}
-        return Extracted(tuple(kept), features, tuple(skipped))
+            filled += 1
+            if filled == len(batch):
+                parts.append(self._features(batch, pictures))
+                pictures, filled = [], 0
+        if filled:
+            parts.append(self._features(batch[:filled], pictures))
+        return Extracted(tuple(kept), _joined(parts), tuple(skipped))
 
     def features(self, pictures: Sequence[Image.Image]) -> dict[str, NDArray[np.generic]]:
         """The features of pictures: by value, pictures x numbers."""
@@ -208,6 +221,19 @@ class Extractor:
 def extractor(extraction: Extraction) -> Extractor:
     """What computes an extraction, kept for the next time."""
     return Extractor(extraction)
+
+
+def _images_at_once(graph: Graph, providers: Sequence[str]) -> int:
+    """One where the processor's cache keeps the weights for the next picture, some where it does not."""
+    if providers[0] != "CPUExecutionProvider":
+        return DEVICE_BATCH
+    return 1 if sum(weight.nbytes for weight in graph.weights.values()) <= _CACHED_BYTES else CPU_BATCH
+
+
+def _joined(parts: Sequence[dict[str, NDArray[np.generic]]]) -> dict[str, NDArray[np.generic]]:
+    if len(parts) < 2:
+        return parts[0] if parts else {}
+    return {value: np.concatenate([part[value] for part in parts]) for value in parts[0]}
 
 
 def _storable(features: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endoscope_server.datasets.digests import Digests
-from endoscope_server.datasets.engine import Engine, Extracted, Extraction
+from endoscope_server.datasets.engine import CPU_BATCH, DEVICE_BATCH, Engine, Extracted, Extraction
 from endoscope_server.datasets.sources import Skipped, Source
 from endoscope_server.datasets.store import FeatureKey, FeatureStore, FeatureTable
 from endoscope_server.errors import EndoscopeError, InvalidInput
@@ -20,8 +20,6 @@ from endoscope_server.images.preprocessing import Preprocessing
 
 _CHUNK_IMAGES = 256
 _CHUNK_BYTES = 64 * 2**20
-_CPU_BATCH = 4
-_DEVICE_BATCH = 64
 _SECONDS_BETWEEN_STEPS = 0.25
 _SECONDS_WITHOUT_REST = 0.02
 
@@ -32,7 +30,7 @@ class ScanParameters:
 
     Attributes:
         values: ONNX names of the values wanted, or :func:`engine.peaks_of` them, or :data:`engine.PIXELS`.
-        batch_size: Images that are computed at once, 1 to 1024; 0 for what suits the device.
+        batch_size: Images that are computed at once, 1 to 1024; 0 for what suits model and device.
     """
 
     values: tuple[str, ...]
@@ -125,9 +123,16 @@ def scan(
     tables = {
         value: store.table(FeatureKey(graph.fingerprint, value, preprocessing)) for value in parameters.values
     }
-    batch = parameters.batch_size or (_CPU_BATCH if providers[0] == "CPUExecutionProvider" else _DEVICE_BATCH)
+    batch = parameters.batch_size or (CPU_BATCH if providers[0] == "CPUExecutionProvider" else DEVICE_BATCH)
     extraction = Extraction(
-        graph.fingerprint, model, parameters.values, input_name, preprocessing, providers, graph
+        graph.fingerprint,
+        model,
+        parameters.values,
+        input_name,
+        preprocessing,
+        providers,
+        parameters.batch_size,
+        graph,
     )
     run = _Run(source, tables, digests or Digests(), observe)
     results = engine.run(extraction, source, run.batches(batch))

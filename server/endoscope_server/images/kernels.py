@@ -45,22 +45,24 @@ _add = _compiled(_accumulate)
 def _across(
     words: Any, first: Any, count: Any, weights: Any, left: Any, top: Any, turned: Any, middle: Any, sums: Any
 ) -> None:
-    # A column's pixels one behind the other can be summed many at a time.
-    columns, rows = turned.shape
-    for block in range(0, columns, _BLOCK):
-        for row in range(rows):
-            line = words[top + row]
-            for column in range(block, min(columns, block + _BLOCK)):
-                turned[column, row] = line[left + column]
+    # A column's pixels one behind the other can be summed many at a time; as many as the cache has room for.
+    columns, height = turned.shape
     red, green, blue = sums[0], sums[1], sums[2]
-    for x in range(first.size):
-        sums[:] = _HALF
-        for tap in range(count[x]):
-            _add(turned[first[x] - left + tap], weights[x, tap], rows, sums)
-        for row in range(rows):
-            red[row] = _clip(red[row]) | (_clip(green[row]) << _GREEN) | (_clip(blue[row]) << _BLUE)
-        for row in range(rows):
-            middle[row, x] = red[row]
+    for begin in range(0, middle.shape[0], height):
+        rows = min(height, middle.shape[0] - begin)
+        for block in range(0, columns, _BLOCK):
+            for row in range(rows):
+                line = words[top + begin + row]
+                for column in range(block, min(columns, block + _BLOCK)):
+                    turned[column, row] = line[left + column]
+        for x in range(first.size):
+            sums[:] = _HALF
+            for tap in range(count[x]):
+                _add(turned[first[x] - left + tap], weights[x, tap], rows, sums)
+            for row in range(rows):
+                red[row] = _clip(red[row]) | (_clip(green[row]) << _GREEN) | (_clip(blue[row]) << _BLUE)
+            for row in range(rows):
+                middle[begin + row, x] = red[row]
 
 
 def _down(
@@ -78,7 +80,7 @@ def _down(
 
 
 across = _compiled(_across)
-"""From words (any rows x columns) by way of turned (columns x rows) to middle (rows x results)."""
+"""From words by way of turned (columns x some rows) to middle (rows x results)."""
 
 down = _compiled(_down)
 """From middle to planes (3 x results x width), through the table."""

@@ -22,6 +22,9 @@ Box = tuple[float, float, float, float]
 PRECISION = 22
 """Bits behind the point of a weight: 32, less 8 for a pixel, a sign, and one for overshoot."""
 
+_CACHED = 2**17
+"""Pixels that a processor's cache has room for: half a megabyte."""
+_FEWEST_ROWS = 64
 _SUPPORT = 2.0
 _A = -0.5
 
@@ -157,13 +160,14 @@ class _Scratch(threading.local):
     def arrays(
         self, columns: int, rows: int, width: int
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-        """Arrays of columns x rows, of rows x width, and of 3 x the larger of rows and width."""
-        cut, needed = columns * rows, columns * rows + rows * width
+        """Arrays of columns x some rows, of rows x width, and of 3 x the larger of those and the width."""
+        some = min(rows, max(_FEWEST_ROWS, _CACHED // columns // _FEWEST_ROWS * _FEWEST_ROWS))
+        cut, needed = columns * some, columns * some + rows * width
         if needed > self._words.size:
             self._words = np.empty(needed, np.int32)
-        if max(rows, width) > self._sums.shape[1]:
-            self._sums = np.empty((3, max(rows, width)), np.int32)
-        turned = self._words[:cut].reshape(columns, rows)
+        if max(some, width) > self._sums.shape[1]:
+            self._sums = np.empty((3, max(some, width)), np.int32)
+        turned = self._words[:cut].reshape(columns, some)
         return turned, self._words[cut:needed].reshape(rows, width), self._sums
 
 
