@@ -103,7 +103,7 @@ class Recorder:
         if store is None:
             return
         taken = store.used - sum(map(store.size, tuple(self._expiries)))
-        if taken + size + _RESERVE > self._keeping.quota:
+        if taken + size + min(_RESERVE, self._keeping.quota // 4) > self._keeping.quota:
             raise LimitExceeded(
                 f"jobs that have not ended take {taken} of {self._keeping.quota} bytes of disk, which leaves "
                 f"no room for this one of {size}; try again later",
