@@ -75,3 +75,15 @@ def test_the_client_library_tells_when_to_try_again(small) -> None:
         with pytest.raises(ResourceExhausted) as caught:
             client.list_models()
         assert caught.value.retry_after == 1.0
+
+
+def test_a_job_that_can_not_fit_is_refused_before_it_begins(small, failure) -> None:
+    request = gradient_pb2.VisualizeClassRequest(
+        model="models/digits-cnn", classes=range(10), height=4096, width=4096, steps=1
+    )
+    stub = gradient_pb2_grpc.GradientServiceStub(small.channel)
+    code, _, reason, sentence = failure(lambda: list(stub.VisualizeClass(request)))
+    assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MEMORY_BUDGET")
+    assert "expected at most 64 MiB" in sentence
+    request.height = request.width = 16
+    assert list(stub.VisualizeClass(request))[-1].HasField("result")

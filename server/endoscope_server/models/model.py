@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -77,6 +79,18 @@ class Model:
         self._compute = compute
         self._lock = threading.RLock()
         self._mirror: Mirror | None = None
+
+    @functools.cached_property
+    def activation_bytes(self) -> int:
+        """About what the values of one picture take, as far as their sizes are known."""
+        computed = [
+            value for value in self.graph.values.values() if value.producer is not None and value.shape
+        ]
+        return sum(
+            np.dtype(value.dtype if value.is_float and value.dtype != "bfloat16" else "float32").itemsize
+            * math.prod(size for size in value.shape or () if isinstance(size, int))
+            for value in computed
+        )
 
     @property
     def mirror(self) -> Mirror:

@@ -60,6 +60,9 @@ def check_name(name: str, field: str) -> str:
 class Repository:
     """Models by name. Safe to use from many threads.
 
+    Attributes:
+        budget: What models in memory, and those who work with them, may take.
+
     Args:
         state: A folder that is ours: uploads, certificates.
         models: A folder of ``.onnx`` files that is only read; None for none.
@@ -85,8 +88,8 @@ class Repository:
         self._models = models
         self._threads = threads
         self._compute = compute
-        self._budget = budget or MemoryBudget(machine_memory())
-        self._budget.let_evict(self._evict)
+        self.budget = budget or MemoryBudget(machine_memory())
+        self.budget.let_evict(self._evict)
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, Model] = OrderedDict()
@@ -205,7 +208,7 @@ class Repository:
                 try:
                     model.verify()
                 finally:
-                    self._budget.release(granted)
+                    self.budget.release(granted)
             self._put(name, folder, overwrite)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -263,15 +266,15 @@ class Repository:
         """A model, and the memory that was granted to it."""
         what = f"model {file.name!r}"
         granted = MEMORY_PER_BYTE * file.path.stat().st_size
-        self._budget.grant(granted, what)
+        self.budget.grant(granted, what)
         try:
             model = Model(file, self._certificates, self._threads, self._compute)
             # External data is only mapped so far, and not in the file's size.
             beyond = MEMORY_PER_BYTE * sum(array.nbytes for array in model.graph.weights.values()) - granted
             if beyond > 0:
-                self._budget.grant(beyond, what)
+                self.budget.grant(beyond, what)
         except BaseException:
-            self._budget.release(granted)
+            self.budget.release(granted)
             raise
         return model, max(granted, granted + beyond)
 
@@ -279,7 +282,7 @@ class Repository:
         with self._lock:
             self._loaded.pop(name, None)
             granted = self._granted.pop(name, 0)
-        self._budget.release(granted)
+        self.budget.release(granted)
 
     def _evict(self) -> bool:
         """Let the least recently used model go."""

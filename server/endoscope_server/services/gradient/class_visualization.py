@@ -5,7 +5,7 @@ from __future__ import annotations
 from endoscope.v1 import gradient_pb2, job_pb2
 from endoscope_server.models import Model
 from endoscope_server.services.classes import to_classification, to_score
-from endoscope_server.services.gradient.prepared import Pictures, Prepared, format_of
+from endoscope_server.services.gradient.prepared import Batch, Pictures, Prepared, format_of
 from endoscope_server.services.parameters import enumerated, resolved, to_parameters
 from endoscope_server.services.streaming import preview_every
 from endoscope_server.services.tensors import to_tensor
@@ -52,4 +52,5 @@ def prepare(model: Model, subject: Subject, request: gradient_pb2.VisualizeClass
         parameters.steps,
         lambda memory: visualize_class(subject, parameters, memory),
         to_result,
+        Batch(len(parameters.classes), parameters.height, parameters.width),
     )

@@ -11,7 +11,7 @@ from endoscope.v1 import gradient_pb2, job_pb2
 from endoscope_server.errors import InvalidInput
 from endoscope_server.images.preprocessing import ChannelOrder
 from endoscope_server.models import Model
-from endoscope_server.services.gradient.prepared import Pictures, Prepared, picture_leaf
+from endoscope_server.services.gradient.prepared import Batch, Pictures, Prepared, picture_leaf
 from endoscope_server.services.parameters import resolved, to_parameters
 from endoscope_server.services.streaming import preview_every
 from endoscope_server.services.tensors import to_picture
@@ -44,6 +44,7 @@ def prepare(_model: Model, subject: Subject, request: gradient_pb2.DeepDreamRequ
         total_steps(parameters),
         lambda memory: deep_dream(subject, parameters, memory),
         to_result,
+        Batch(1, *(min(side, parameters.tile_size) for side in parameters.image.shape[1:])),
     )
 
 

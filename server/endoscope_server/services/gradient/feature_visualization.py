@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from endoscope.v1 import gradient_pb2, job_pb2
 from endoscope_server.models import Model
-from endoscope_server.services.gradient.prepared import Pictures, Prepared, format_of, picture_leaf
+from endoscope_server.services.gradient.prepared import Batch, Pictures, Prepared, format_of, picture_leaf
 from endoscope_server.services.parameters import resolved, to_parameters
 from endoscope_server.services.streaming import preview_every
 from endoscope_server.services.tensors import to_tensor
@@ -47,4 +47,5 @@ def prepare(_model: Model, subject: Subject, request: gradient_pb2.VisualizeFeat
         parameters.steps,
         lambda memory: visualize_feature(subject, parameters, bound, memory),
         to_result,
+        Batch(len(parameters.objectives), parameters.height, parameters.width),
     )

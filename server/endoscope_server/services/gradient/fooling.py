@@ -5,7 +5,7 @@ from __future__ import annotations
 from endoscope.v1 import gradient_pb2, job_pb2
 from endoscope_server.models import Model
 from endoscope_server.services.classes import to_classification, to_score
-from endoscope_server.services.gradient.prepared import Pictures, Prepared, format_of, picture_leaf
+from endoscope_server.services.gradient.prepared import Batch, Pictures, Prepared, format_of, picture_leaf
 from endoscope_server.services.parameters import resolved, to_parameters
 from endoscope_server.services.streaming import preview_every
 from endoscope_server.techniques.fooling import (
@@ -47,4 +47,5 @@ def prepare(model: Model, subject: Subject, request: gradient_pb2.CreateFoolingI
         parameters.steps or 0,
         lambda memory: create_fooling_images(subject, parameters, memory),
         to_result,
+        Batch(len(parameters.classes)),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,35 @@ from endoscope_server.services.tensors import image_format, to_image, to_picture
 from endoscope_server.techniques.parts.joining import Joiner
 from endoscope_server.techniques.parts.subject import Subject
 
+_BACKWARD = 2
+"""A backward pass keeps the values of the forward pass, and makes gradients as large as they go."""
+
+_CANVAS_BYTES = 64
+"""Of a pixel that is optimised: three channels of numbers, gradient, two moments, the picture, a copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What goes through the model at once.
+
+    Attributes:
+        pictures: How many.
+        height: Rows of each; 0 for the model's.
+        width: Columns of each; 0 for the model's.
+    """
+
+    pictures: int = 1
+    height: int = 0
+    width: int = 0
+
+    def memory(self, model: Model, subject: Subject) -> int:
+        """About how many bytes a step takes with it."""
+        own = subject.size[0] * subject.size[1]
+        pixels = (self.height or subject.size[0]) * (self.width or subject.size[1])
+        scale = 1.0 if subject.fixed_size else pixels / own
+        values = _BACKWARD * scale * model.activation_bytes
+        return round(self.pictures * (values + _CANVAS_BYTES * pixels))
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -33,12 +62,14 @@ class Prepared:
         total: How many steps there will be; 0 if that is not known.
         start: Starts the work.
         to_result: Makes the result's message of what the work returned.
+        batch: What a step sends through the model.
     """
 
     parameters: Mapping[str, Any]
     total: int
     start: Start
     to_result: Callable[[Any, job_pb2.Provenance], Message]
+    batch: Batch = field(default_factory=Batch)
 
 
 Prepare = Callable[[Model, Subject, Any], Prepared]

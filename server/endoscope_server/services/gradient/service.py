@@ -114,6 +114,8 @@ class GradientService(gradient_pb2_grpc.GradientServiceServicer):
             return subject, prepare(model, subject, request)
 
         subject, prepared = self._jobs.run(check)
+        bytes_needed = prepared.batch.memory(model, subject)
+        self._models.budget.check(bytes_needed, technique)
         settings = json_format.MessageToDict(
             preprocessing.to_message(subject.preprocessing), preserving_proto_field_name=True
         )
@@ -129,7 +131,8 @@ class GradientService(gradient_pb2_grpc.GradientServiceServicer):
         made = provenance(technique, ticket.model, ticket.fingerprint, ticket.parameters, ticket.seed, device)
 
         def start(memory: Memory) -> Work:
-            result = yield from prepared.start(memory)
+            with self._models.budget.lent(bytes_needed, technique):
+                result = yield from prepared.start(memory)
             return prepared.to_result(result, made)
 
         return ticket, start
