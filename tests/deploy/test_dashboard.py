@@ -43,9 +43,8 @@ def known() -> dict[str, set[str]]:
             for suffix in suffixes[type(metric)]:
                 labels = set(metric._labelnames) | ({"le"} if suffix == "_bucket" else set())
                 found[metric._name + suffix] = labels
-    exporter = Exporter(
-        "127.0.0.1:0", lambda: Stock({"queued": 1}, {"a-model": 1}, {"a-model": 1}, {"a-model": 1})
-    )
+    numbers = {"one": 1}
+    exporter = Exporter("127.0.0.1:0", lambda: Stock(numbers, numbers, numbers, numbers, 1, 1))
     try:
         for family in REGISTRY.collect():
             for sample in family.samples:

@@ -224,6 +224,8 @@ def test_a_job_is_counted_with_its_steps_and_told_in_the_log(observed: Observed)
     assert observed.value("endoscope_models_loaded") >= 1
     assert observed.value("endoscope_model_file_bytes", model="digits-cnn") > 100_000
     assert observed.value("process_resident_memory_bytes") > 10**8
+    budget = observed.value("endoscope_memory_budget_bytes")
+    assert 0 < observed.value("endoscope_memory_granted_bytes") < budget
 
 
 def test_a_stream_that_is_left_and_one_that_is_late_have_their_codes(observed: Observed) -> None:

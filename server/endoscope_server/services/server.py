@@ -83,9 +83,13 @@ class Server:
             settings.state / "jobs", settings.job_retention, settings.job_quota, settings.checkpoint_interval
         )
         self._jobs = JobManager(settings.concurrency, keeping=keeping, observer=JobObserver(self._tracing))
-        budget = MemoryBudget(settings.memory_budget or machine_memory() * 3 // 4)
+        self._budget = MemoryBudget(settings.memory_budget or machine_memory() * 3 // 4)
         self._models = Repository(
-            settings.state, settings.models, threads=settings.threads, compute=self._jobs.run, budget=budget
+            settings.state,
+            settings.models,
+            threads=settings.threads,
+            compute=self._jobs.run,
+            budget=self._budget,
         )
         self._surveyor = Surveyor(
             self._models,
@@ -170,6 +174,8 @@ class Server:
             models={model.file.name: _size(model.file.path) for model in self._models.in_memory()},
             rows={model: statistics.rows for model, statistics in inferred.items()},
             runs={model: statistics.executions for model, statistics in inferred.items()},
+            granted=self._budget.granted,
+            budget=self._budget.limit,
         )
 
     def _make_page(self, address: str) -> Page:

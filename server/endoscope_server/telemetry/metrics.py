@@ -39,12 +39,16 @@ class Stock:
         models: Bytes of the files of models that are in memory, by the model's name.
         rows: Rows of inference requests that were answered, by the model's name.
         runs: Batches that they were run in, by the model's name.
+        granted: Bytes of memory that models and jobs were granted.
+        budget: Bytes that they may be granted together.
     """
 
     jobs: Mapping[str, int]
     models: Mapping[str, int]
     rows: Mapping[str, int]
     runs: Mapping[str, int]
+    granted: int
+    budget: int
 
 
 class _Stocktaking(Collector):
@@ -56,9 +60,12 @@ class _Stocktaking(Collector):
     def collect(self) -> Iterable[Metric]:
         """What there is now."""
         stock = self._stock()
-        yield GaugeMetricFamily(
-            "endoscope_models_loaded", "Models that are in memory.", value=len(stock.models)
-        )
+        for name, told, number in (
+            ("models_loaded", "Models that are in memory.", len(stock.models)),
+            ("memory_granted_bytes", "Memory granted to models and jobs, as estimated.", stock.granted),
+            ("memory_budget_bytes", "Memory that they may be granted together.", stock.budget),
+        ):
+            yield GaugeMetricFamily(f"endoscope_{name}", told, value=number)
         for kind, name, told, label, values in (
             (GaugeMetricFamily, "jobs", "Jobs that are remembered.", "state", stock.jobs),
             (GaugeMetricFamily, "model_file_bytes", "Size of a loaded model's file.", "model", stock.models),
