@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import logging
 import os
 import re
 import shutil
@@ -20,18 +18,11 @@ from typing import Any
 
 import grpc
 import pytest
-from click.testing import CliRunner
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from google.rpc import error_details_pb2, status_pb2
 
 import endoscope
-from endoscope_server.commands import serve, token
-from endoscope_server.errors import InvalidInput, Unauthenticated
-from endoscope_server.security import Certificates, Role, TokenFile, entry, new_token
-from endoscope_server.services.listening import warn
+from endoscope_server.security import Role, entry, new_token
 from endoscope_server.services.roles import OPEN, ROLES
 from endoscope_server.services.server import Server
 from endoscope_server.settings import Settings
@@ -42,75 +33,14 @@ STRANGE = "a-token-that-nobody-knows-0123456789"
 
 
 @dataclass(frozen=True)
-class Signed:
-    """A certificate and its key, as files."""
-
-    certificate: Path
-    key: Path
-
-
-class Authority:
-    """Signs certificates."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder, self._name = folder, name
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._subject = _name(name)
-        made = _builder(self._subject, self._subject, self._key)
-        made = made.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        self.certificate = folder / f"{name}.pem"
-        self.certificate.write_bytes(_pem(made.sign(self._key, hashes.SHA256())))
-
-    def sign(self, name: str) -> Signed:
-        """A certificate for this machine's own names."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        made = _builder(_name(name), self._subject, key)
-        made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        signed = Signed(self._folder / f"{self._name}-{name}.pem", self._folder / f"{self._name}-{name}.key")
-        signed.certificate.write_bytes(_pem(made.sign(self._key, hashes.SHA256())))
-        signed.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return signed
-
-
-def _name(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
-) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-    )
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-@dataclass(frozen=True)
 class Guarded:
     """A server that asks for certificates and tokens."""
 
     running: Any
-    ours: Authority
-    theirs: Authority
-    server: Signed
-    client: Signed
+    ours: Any
+    theirs: Any
+    server: Any
+    client: Any
     tokens: Path
 
     def channel(self) -> grpc.Channel:
@@ -141,9 +71,9 @@ class Guarded:
 
 
 @pytest.fixture(scope="module")
-def guarded(start_server, digits_cnn_path, tmp_path_factory) -> Iterator[Guarded]:
+def guarded(start_server, authority, digits_cnn_path, tmp_path_factory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
-    ours, theirs = (Authority(folder, name) for name in ("ours", "theirs"))
+    ours, theirs = (authority(folder, name) for name in ("ours", "theirs"))
     server, client = ours.sign("server"), ours.sign("client")
     tokens = folder / "tokens.toml"
     lines = [entry(f"the-{role.name.lower()}-token", role, TOKENS[role]) for role in Role]
@@ -404,79 +334,3 @@ def test_certificates_are_read_again_when_their_files_change(guarded: Guarded, t
 def _issuer(pem: str) -> str:
     certificate = x509.load_pem_x509_certificate(pem.encode())
     return str(certificate.issuer.rfc4514_string()).removeprefix("CN=")
-
-
-def test_a_new_token_works_and_only_its_hash_is_in_the_line(tmp_path) -> None:
-    done = CliRunner().invoke(token, ["new", "alice", "--role", "run", "--days", "2"])
-    assert done.exit_code == 0, done.output
-    made, line = done.stdout.splitlines()
-    assert made not in line
-    path = tmp_path / "tokens.toml"
-    path.write_text(line)
-    caller = TokenFile(path).caller(made)
-    assert (caller.name, caller.role) == ("alice", Role.RUN)
-    with pytest.raises(Unauthenticated):
-        TokenFile(path).caller(made + "x")
-    wrong = CliRunner().invoke(token, ["new", "a = 1", "--role", "run"])
-    assert wrong.exit_code == 2
-    assert "expected" in wrong.stderr
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (f'bob = {{ role = "admin", sha256 = "{STRANGE}" }}', ["bob.sha256"]),
-        (f'bob = {{ role = "king", sha256 = "{"0" * 64}" }}', ["bob.role", "read, run, admin"]),
-        (f'bob = "{STRANGE}"', ["bob"]),
-        (f'bob = {{ role = "run", token = "{STRANGE}" }}', ["bob"]),
-        (f"[[{STRANGE}", ["no TOML"]),
-    ],
-)
-def test_a_wrong_token_file_ends_the_server_and_tells_no_content(
-    tmp_path, text: str, words: list[str]
-) -> None:
-    path = tmp_path / "tokens.toml"
-    path.write_text(text)
-    done = CliRunner().invoke(serve, ["--tokens", str(path), "--state", str(tmp_path / "state")])
-    assert done.exit_code == 1
-    assert all(word in done.stderr for word in [*words, str(path)]), done.stderr
-    assert STRANGE not in done.output
-
-
-def test_wrong_certificates_end_the_server(tmp_path) -> None:
-    authority = Authority(tmp_path, "ours")
-    one, other = authority.sign("one"), authority.sign("other")
-    for certificate, key, authorities in (
-        (one.certificate, other.key, None),
-        (one.key, one.certificate, None),
-        (tmp_path / "none.pem", one.key, None),
-        (one.certificate, one.key, one.key),
-    ):
-        with pytest.raises(InvalidInput) as caught:
-            Certificates(certificate, key, authorities)
-        assert ".pem" in caught.value.message or ".key" in caught.value.message
-    done = CliRunner().invoke(serve, ["--tls-certificate", str(one.certificate)])
-    assert done.exit_code == 2
-    assert "tls_key" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"listen": "0.0.0.0:1"}, ["may do everything"]),
-        ({"listen": "[::]:1"}, ["may do everything"]),
-        ({"listen": "example.com:1"}, ["may do everything"]),
-        ({"listen": "0.0.0.0:1", "tokens": "tokens.toml"}, ["in the clear"]),
-        ({"listen": "127.0.0.1:1"}, []),
-        ({"listen": "[::1]:1"}, []),
-        ({"listen": "localhost:1"}, []),
-        ({"listen": "unix:/tmp/socket"}, []),
-    ],
-)
-def test_what_is_open_to_everybody_is_told_in_the_log(
-    caplog, settings: dict[str, str], words: list[str]
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        warn(Settings.model_validate(settings))
-    assert len(caplog.messages) == len(words)
-    assert all(word in message for word, message in zip(words, caplog.messages, strict=True))
