@@ -20,7 +20,7 @@ from sklearn import metrics
 
 import endoscope_zoo.recipes.digits_cnn as digits
 from endoscope_server.datasets import open_source
-from endoscope_server.errors import InvalidInput
+from endoscope_server.errors import InvalidInput, PreconditionFailed
 from endoscope_server.models import Repository
 from endoscope_server.techniques.adversarial import Norm
 from endoscope_server.techniques.audit import (
@@ -33,7 +33,7 @@ from endoscope_server.techniques.audit import (
     run_audit,
     total_steps,
 )
-from endoscope_server.techniques.audit.audit import NO_GRADIENTS
+from endoscope_server.techniques.audit.finding import NO_GRADIENTS
 from endoscope_server.techniques.audit.names import NAMES
 from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.steps import Step, drain
@@ -85,7 +85,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def make_case(digits_cnn_path: Path, folder: Path, tmp_path_factory) -> Callable[..., Case]:
-    model = Repository(tmp_path_factory.mktemp("state"), digits_cnn_path.parent).get(digits_cnn_path.stem)
+    return case_of(digits_cnn_path, folder, tmp_path_factory.mktemp("state"))
+
+
+def case_of(path: Path, folder: Path, state: Path) -> Callable[..., Case]:
+    model = Repository(state, path.parent).get(path.stem)
     assert model.card.preprocessing is not None
     subject = Subject(
         model.graph,
@@ -406,8 +410,64 @@ def test_without_parity_nothing_that_needs_gradients_is_run(make_case) -> None:
     for chapter in (Chapter.ROBUSTNESS, Chapter.FOOLING, Chapter.PRIVACY):
         assert found[chapter].not_applicable == NO_GRADIENTS
     assert found[Chapter.FEATURES].values["visualizations"] is None
+    assert found[Chapter.FEATURES].values["left_out"] == NO_GRADIENTS
     assert found[Chapter.ACCURACY].values["top1"] > 0.9
     assert b"The engines do not agree (conv2)" in make_report(audit, "Digits", PROVENANCE).html
+
+
+@pytest.fixture
+def digits_proto(digits_cnn_path: Path) -> onnx.ModelProto:
+    """The digits CNN without the shapes that its exporter noted."""
+    model = onnx.load(digits_cnn_path)
+    del model.graph.value_info[:]
+    return model
+
+
+def test_a_model_of_a_fixed_batch(digits_proto, folder, tmp_path, findings) -> None:
+    for value in (digits_proto.graph.input[0], digits_proto.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(digits_proto, tmp_path / "fixed.onnx")
+    case = case_of(tmp_path / "fixed.onnx", folder, tmp_path / "state")()
+    _, audit = drain(run_audit(case, replace(QUICK, inversion_steps=2, max_attacked_items=2)))
+    assert [finding.not_applicable for finding in audit.findings] == [""] * len(Chapter)
+    accuracy = {finding.chapter: finding for finding in audit.findings}[Chapter.ACCURACY].values
+    assert accuracy["top1"] == findings[Chapter.ACCURACY].values["top1"]
+
+
+def test_a_model_of_an_unknown_number_of_classes(digits_proto, folder, tmp_path) -> None:
+    graph, node = digits_proto.graph, onnx.helper.make_node
+    for value in graph.node:
+        value.output[:] = ["all" if name == "logits" else name for name in value.output]
+    numbers = {"ones": np.ones(10, np.float32), "zero": np.array([0]), "one": np.array([1])}
+    graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in numbers.items())
+    graph.node.extend(
+        [
+            node("NonZero", ["ones"], ["places"]),
+            node("Shape", ["places"], ["shape"]),
+            node("Gather", ["shape", "one"], ["count"]),
+            node("Slice", ["all", "zero", "count", "one"], ["logits"]),
+        ]
+    )
+    graph.output[0].type.tensor_type.shape.dim[1].dim_param = "classes"
+    onnx.save(digits_proto, tmp_path / "unknown.onnx")
+    case = case_of(tmp_path / "unknown.onnx", folder, tmp_path / "state")()
+    _, audit = drain(run_audit(case, replace(QUICK, inversion_steps=2)))
+    found = {finding.chapter: finding for finding in audit.findings}
+    for chapter in (Chapter.ROBUSTNESS, Chapter.FOOLING):
+        assert "no known number of classes" in found[chapter].not_applicable
+    assert "no known number of classes" in found[Chapter.FEATURES].values["left_out"]
+    assert found[Chapter.FEATURES].values["dead_units"]["units"] > 0
+    assert found[Chapter.ACCURACY].values["top1"] > 0.9
+    assert b"no known number of classes" in make_report(audit, "Digits", PROVENANCE).html
+
+
+def test_a_model_whose_scores_are_not_numbers(digits_proto, folder, tmp_path) -> None:
+    bias = next(item for item in digits_proto.graph.initializer if list(item.dims) == [10])
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(10, np.nan, np.float32), bias.name))
+    onnx.save(digits_proto, tmp_path / "nan.onnx")
+    case = case_of(tmp_path / "nan.onnx", folder, tmp_path / "state")()
+    with pytest.raises(PreconditionFailed, match="not finite for 60 of 60 pictures, such as '0/"):
+        drain(run_audit(case, QUICK))
 
 
 def test_pictures_that_are_all_broken(make_case, tmp_path) -> None:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
+from endoscope_server.errors import PreconditionFailed, Unsupported
 from endoscope_server.techniques.audit.accuracy import accuracy
 from endoscope_server.techniques.audit.errors import errors
 from endoscope_server.techniques.audit.evidence import Case, Evidence, gather
 from endoscope_server.techniques.audit.features import features
-from endoscope_server.techniques.audit.finding import Finding, Work, from_state, to_state
+from endoscope_server.techniques.audit.finding import (
+    NO_GRADIENTS,
+    Finding,
+    Work,
+    from_state,
+    to_state,
+)
 from endoscope_server.techniques.audit.fooling import fooling
 from endoscope_server.techniques.audit.identity import identity
 from endoscope_server.techniques.audit.parameters import AuditParameters, Chapter
@@ -31,7 +38,6 @@ _CHAPTERS: Mapping[Chapter, Callable[[Evidence, AuditParameters], Work]] = {
     Chapter.ERRORS: errors,
 }
 _NEED_GRADIENTS = frozenset({Chapter.ROBUSTNESS, Chapter.FOOLING, Chapter.PRIVACY})
-NO_GRADIENTS = "it needs gradients, and the mirror does not agree with ONNX Runtime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +91,28 @@ def run_audit(
         if chapter not in parameters.chapters or chapter in known:
             continue
         progress.begin(chapter.value)
-        if chapter in _NEED_GRADIENTS and not case.certificate.passed:
-            finding = Finding(chapter, not_applicable=NO_GRADIENTS)
-        else:
-            finding = yield from retold(work(evidence, parameters), progress.tell)
+        finding = yield from retold(_chapter(chapter, work, evidence, parameters), progress.tell)
         findings.append(finding)
         at.findings.append(to_state(finding))
         memory.freeze()
         done(finding)
     return Audit(tuple(findings))
+
+
+def _chapter(
+    chapter: Chapter,
+    work: Callable[[Evidence, AuditParameters], Work],
+    evidence: Evidence,
+    parameters: AuditParameters,
+) -> Work:
+    """A chapter, or why there is none."""
+    if chapter in _NEED_GRADIENTS and not evidence.case.certificate.passed:
+        return Finding(chapter, not_applicable=NO_GRADIENTS)
+    try:
+        return (yield from work(evidence, parameters))
+    except (PreconditionFailed, Unsupported) as error:
+        # What this model can't be asked takes nothing from the other chapters.
+        return Finding(chapter, not_applicable=error.message)
 
 
 def _nothing(_step: Step | None) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endoscope_server.datasets import Source
-from endoscope_server.errors import EndoscopeError, InvalidInput
+from endoscope_server.errors import EndoscopeError, InvalidInput, PreconditionFailed
 from endoscope_server.images.decoding import decode
 from endoscope_server.mirror.certificate import Certificate
 from endoscope_server.techniques.audit.labels import LabelMap
@@ -177,7 +177,7 @@ def gather(case: Case, parameters: AuditParameters) -> Generator[Step | None, No
 
     Raises:
         InvalidInput: if none of them can be decoded.
-        PreconditionFailed: if the model's logits are no vector a picture.
+        PreconditionFailed: if the model's logits are no vector a picture, or not finite.
     """
     subject, source = case.subject, case.source
     items: list[Item] = []
@@ -213,6 +213,13 @@ def gather(case: Case, parameters: AuditParameters) -> Generator[Step | None, No
         done = min(start + BATCH, len(stacked))
         yield Step(done, len(stacked), stage=f"looking at {done} of {len(stacked)} pictures")
     scores = np.concatenate(logits)
+    broken = np.flatnonzero(~np.isfinite(scores.reshape(len(scores), -1)).all(1))
+    if len(broken):
+        raise PreconditionFailed(
+            f"the model's logits are not finite for {len(broken)} of {len(scores)} pictures, such as "
+            f"{items[int(broken[0])].name!r}",
+            reason="NOT_FINITE",
+        )
     softmax = class_scores(scores)
     vectors = scores.reshape(len(scores), -1)
     normalised = bool(

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from endoscope_server.errors import PreconditionFailed
 from endoscope_server.images.vector_plots import plot_bars
 from endoscope_server.techniques.audit.dead_units import DeadUnits, count_dead_units, rectified_layers
 from endoscope_server.techniques.audit.evidence import Evidence
-from endoscope_server.techniques.audit.finding import Figure, Finding, Plot, Work
+from endoscope_server.techniques.audit.finding import NO_GRADIENTS, Figure, Finding, Plot, Work
 from endoscope_server.techniques.audit.parameters import AuditParameters, Chapter
 from endoscope_server.techniques.audit.similar_classes import Pair, class_means, class_weights, most_similar
 from endoscope_server.techniques.class_visualization import (
@@ -33,11 +34,14 @@ def features(evidence: Evidence, parameters: AuditParameters) -> Work:
         "dead_units": _dead(dead) if dead else None,
         "similar_classes": _similar(evidence),
         "visualizations": None,
+        "left_out": "",
     }
     plots = {"dead": _plot(dead)} if dead else {}
-    if not evidence.case.certificate.passed:
+    try:
+        told, figures = yield from _visualized(evidence, parameters)
+    except PreconditionFailed as error:
+        values["left_out"] = error.message
         return Finding(Chapter.FEATURES, values, {}, plots)
-    told, figures = yield from _visualized(evidence, parameters)
     values["visualizations"] = {"preset": PRESET, "steps": parameters.visualization_steps, "classes": told}
     return Finding(Chapter.FEATURES, values, {"classes": tuple(figures)}, plots)
 
@@ -118,6 +122,8 @@ def _visualized(
 ) -> Generator[Step | None, None, tuple[list[dict[str, Any]], list[Figure]]]:
     told: list[dict[str, Any]] = []
     figures: list[Figure] = []
+    if not evidence.case.certificate.passed:
+        raise PreconditionFailed(NO_GRADIENTS)
     classes = evidence.chosen_classes(parameters.max_classes)
     for batch in evidence.batches(classes, BATCH):
         asked = ClassVisualizationParameters(

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from endoscope_server.techniques.audit.parameters import Chapter
 from endoscope_server.techniques.parts.steps import Step
 
+NO_GRADIENTS = "it needs gradients, and the mirror does not agree with ONNX Runtime"
+"""Why there is no chapter of a model without parity."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Figure:
