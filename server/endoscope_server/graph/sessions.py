@@ -71,7 +71,7 @@ class Sessions:
         self.graph = graph
         self.fidelity = fidelity
         self._providers = list(providers)
-        self._threads = intra_op_threads
+        self.threads = intra_op_threads
         self._capacity = capacity
         self._lock = threading.Lock()
         self._sessions: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
@@ -150,7 +150,7 @@ class Sessions:
         ONNX Runtime reads this object's weights through them, so it has to outlive the session.
         """
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
+        options.intra_op_num_threads = self.threads
         options.log_severity_level = 3
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")

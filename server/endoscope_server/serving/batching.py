@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import weakref
 from collections import OrderedDict, defaultdict, deque
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endoscope_server.errors import LimitExceeded
+from endoscope_server.graph import Fidelity, Sessions
 from endoscope_server.models import Model
 from endoscope_server.serving.demand import Demand
 from endoscope_server.serving.plan import Outcome, Plan, rows_of
@@ -130,6 +132,7 @@ class Batcher:
         self._lines: weakref.WeakKeyDictionary[Model, OrderedDict[tuple[str, ...], _Line]] = (
             weakref.WeakKeyDictionary()
         )
+        self._narrow: weakref.WeakKeyDictionary[Model, Sessions] = weakref.WeakKeyDictionary()
         self._queues: OrderedDict[object, _Queue] = OrderedDict()
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -184,13 +187,24 @@ class Batcher:
         lines = self._lines.setdefault(model, OrderedDict())
         line = lines.pop(outputs, None)
         if line is None or (line.plan.done() and (line.plan.cancelled() or line.plan.exception())):
-            sessions = model.fast_sessions
+            wide, narrow = model.fast_sessions, self._narrow_sessions(model)
             loop = asyncio.get_running_loop()
-            line = _Line(loop.run_in_executor(self._pool, lambda: Plan(sessions, outputs)))
+            line = _Line(loop.run_in_executor(self._pool, lambda: Plan(wide, narrow, outputs)))
         lines[outputs] = line
         while len(lines) > PLANS:
             lines.popitem(last=False)
         return line
+
+    def _narrow_sessions(self, model: Model) -> Sessions:
+        """Sessions of a model that leave the other runners their share of the cores."""
+        wide = model.fast_sessions
+        cores = wide.threads or len(os.sched_getaffinity(0))
+        if self._runners == 1 or cores == 1:
+            return wide
+        if model not in self._narrow:
+            share = max(1, cores // self._runners)
+            self._narrow[model] = Sessions(model.graph, intra_op_threads=share, fidelity=Fidelity.FAST)
+        return self._narrow[model]
 
     def _enqueue(self, model: Model, plan: Plan, demand: Demand, request: _Request) -> None:
         key: object = request
@@ -247,11 +261,12 @@ class Batcher:
 
     def _start(self, queue: _Queue, requests: list[_Request]) -> None:
         plan = queue.plan
+        crowded = self._free < self._runners or bool(queue.requests) or bool(self._queues)
 
         def work() -> _Run:
             started = time.perf_counter_ns()
             try:
-                outcomes = plan.run([request.inputs for request in requests])
+                outcomes = plan.run([request.inputs for request in requests], crowded=crowded)
             except Exception as error:
                 outcomes = [error] * len(requests)
             return _Run(started, time.perf_counter_ns(), outcomes)

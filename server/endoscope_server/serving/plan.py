@@ -21,12 +21,15 @@ class Plan:
     Making one starts a session, and the first requests that could be joined make it try whether they may.
 
     Args:
-        sessions: Of the model.
+        sessions: Of the model, over all cores: for a run that has the machine to itself.
+        narrow: Over its share of the cores: for a run beside others. Cores that work on runs of their own do
+            not wait for each other.
         outputs: Value names.
     """
 
-    def __init__(self, sessions: Sessions, outputs: Sequence[str]) -> None:
+    def __init__(self, sessions: Sessions, narrow: Sessions, outputs: Sequence[str]) -> None:
         self._sessions = sessions
+        self._narrow = narrow
         self._outputs = outputs
         sessions.prepare(outputs)
         self.inputs = needed_inputs(sessions.graph, outputs)
@@ -37,34 +40,38 @@ class Plan:
         """Whether requests may be joined, as far as is known by now."""
         return self._joins is not False
 
-    def run(self, requests: Sequence[Arrays]) -> list[Outcome]:
+    def run(self, requests: Sequence[Arrays], *, crowded: bool) -> list[Outcome]:
         """The values for each request, or what is wrong with its inputs.
 
         Args:
             requests: Their inputs. Several must be alike but for how many rows they have.
+            crowded: Whether other runs go on beside it.
         """
+        sessions = self._narrow if crowded else self._sessions
         if len(requests) > 1 and self._may_join_now(requests[0]):
             with contextlib.suppress(EndoscopeError):
-                return [*self._run_joined(requests)]
+                return [*self._run_joined(sessions, requests)]
             # One of them is at fault. Alone, each gets its own answer.
-        return [self._run_alone(inputs) for inputs in requests]
+        return [self._run_alone(sessions, inputs) for inputs in requests]
 
     def _may_join_now(self, example: Arrays) -> bool:
         if self._joins is None:
             self._joins = rows_are_independent(self._sessions, example, self._outputs)
         return self._joins
 
-    def _run_joined(self, requests: Sequence[Arrays]) -> list[dict[str, NDArray[np.generic]]]:
+    def _run_joined(
+        self, sessions: Sessions, requests: Sequence[Arrays]
+    ) -> list[dict[str, NDArray[np.generic]]]:
         sizes = [rows_of(inputs) for inputs in requests]
-        found = self._sessions.run(join(requests), self._outputs)
+        found = sessions.run(join(requests), self._outputs)
         if any(array.ndim == 0 or len(array) != sum(sizes) for array in found.values()):
             self._joins = False
-            return [self._sessions.run(inputs, self._outputs) for inputs in requests]
+            return [sessions.run(inputs, self._outputs) for inputs in requests]
         return list(split(found, sizes))
 
-    def _run_alone(self, inputs: Arrays) -> Outcome:
+    def _run_alone(self, sessions: Sessions, inputs: Arrays) -> Outcome:
         try:
-            return self._sessions.run(inputs, self._outputs)
+            return sessions.run(inputs, self._outputs)
         except Exception as error:
             return error
 
