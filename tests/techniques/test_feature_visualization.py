@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from endoscope_server.mirror import Mirror
 from endoscope_server.techniques.feature_visualization import (
     FeatureVisualization,
     FeatureVisualizationParameters,
@@ -23,7 +24,7 @@ from endoscope_server.techniques.parts.objectives import (
     WeightedObjective,
     WeightedSum,
 )
-from endoscope_server.techniques.parts.rectifiers import redirected
+from endoscope_server.techniques.parts.rectifiers import redirected, woken
 from endoscope_server.techniques.parts.steps import drain
 
 
@@ -97,3 +98,34 @@ def test_dead_units_get_gradients(lite0_subject) -> None:
         found = lite0_subject.values(grey, [name], mirror)[name][0, dead[0]].mean()
         (gradient,) = torch.autograd.grad(-found, grey)
         assert bool(gradient.any()) is alive
+
+
+def test_only_pictures_without_gradients_are_woken(lite0_subject) -> None:
+    """A dead unit's picture gets the redirected gradient, its neighbour in the batch the ordinary one."""
+    name = lite0_subject.graph.resolve("_blocks.0._swish")
+    waking = redirected(lite0_subject.mirror)
+    grey = torch.full((2, 3, 224, 224), 0.5, requires_grad=True)
+    value = lite0_subject.values(grey, [name])[name]
+    dead, alive = (
+        next(index for index in range(value.shape[1]) if bool(value[0, index].any()) is wanted)
+        for wanted in (False, True)
+    )
+
+    def terms(images: torch.Tensor, mirror: Mirror) -> dict[str, torch.Tensor]:
+        found = lite0_subject.values(images, [name], mirror)[name]
+        return {"objective": found[0, dead].mean() + found[1, alive].mean()}
+
+    def gradient_of(found: dict[str, torch.Tensor]) -> torch.Tensor:
+        return -torch.autograd.grad(-found["objective"], grey)[0]
+
+    plain, woke = (gradient_of(terms(grey, mirror)) for mirror in (lite0_subject.mirror, waking))
+    found = woken(
+        grey, lambda images: terms(images, lite0_subject.mirror), lambda images: terms(images, waking)
+    )
+    assert found["objective"].item() == pytest.approx(terms(grey, lite0_subject.mirror)["objective"].item())
+    gradient = gradient_of(found)
+    assert not plain[0].any()
+    assert gradient[0].any()
+    assert torch.equal(gradient[0], woke[0])
+    assert gradient[1].any()
+    assert torch.equal(gradient[1], plain[1])

@@ -77,7 +77,7 @@ def woken(images: Tensor, ordinary: Terms, waking: Terms) -> dict[str, Tensor]:
 
     Args:
         images: batch x channels x height x width.
-        ordinary: The terms of pictures, by name.
+        ordinary: The terms of pictures, by name, which are made large.
         waking: The same by a :func:`redirected` mirror, which is slower: asked only if it is needed.
 
     Returns:
@@ -86,7 +86,9 @@ def woken(images: Tensor, ordinary: Terms, waking: Terms) -> dict[str, Tensor]:
     leaves = images.detach().requires_grad_()
 
     def gradient_of(terms: dict[str, Tensor]) -> Tensor:
-        return torch.autograd.grad(torch.stack(list(terms.values())).sum(), leaves)[0]
+        # Redirection depends on the sign: what flows back is the gradient of what is made small.
+        loss = -torch.stack(list(terms.values())).sum()
+        return -torch.autograd.grad(loss, leaves)[0]
 
     found = ordinary(leaves)
     gradient = gradient_of(found)
