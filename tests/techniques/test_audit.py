@@ -35,7 +35,7 @@ from endoscope_server.techniques.audit import (
 )
 from endoscope_server.techniques.audit.finding import NO_GRADIENTS
 from endoscope_server.techniques.audit.names import NAMES
-from endoscope_server.techniques.parts.memory import Memory
+from endoscope_server.techniques.parts.memory import Memory, from_bytes, to_bytes
 from endoscope_server.techniques.parts.steps import Step, drain
 from endoscope_server.techniques.parts.subject import Subject
 
@@ -360,7 +360,7 @@ def test_going_on_from_a_chapter_ends_with_the_same_bytes(make_case, report) -> 
         memory.told += step is not None
         if len(done) == 4:
             break
-    saved = memory.snapshot()
+    saved = from_bytes(to_bytes(memory.snapshot()))
     work.close()
     taken_up = Memory(saved)
     later: list[Finding] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -71,7 +72,7 @@ def to_state(finding: Finding) -> dict[str, Any]:
     """A finding as what can be remembered."""
     return {
         "chapter": finding.chapter.value,
-        "values": dict(finding.values),
+        "values": json.dumps(finding.values),
         "pictures": {
             name: [{"pixels": figure.pixels, "caption": figure.caption} for figure in figures]
             for name, figures in finding.pictures.items()
@@ -88,7 +89,7 @@ def from_state(state: Mapping[str, Any]) -> Finding:
     """The finding that :func:`to_state` was given."""
     return Finding(
         Chapter(state["chapter"]),
-        state["values"],
+        json.loads(state["values"]),
         {name: tuple(Figure(**figure) for figure in figures) for name, figures in state["pictures"].items()},
         {name: Plot(**plot) for name, plot in state["plots"].items()},
         state["not_applicable"],
