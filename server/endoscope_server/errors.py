@@ -8,6 +8,7 @@ that knows the field adds it with :meth:`EndoscopeError.at`.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Self
 
@@ -105,3 +106,18 @@ class Cancelled(EndoscopeError):
     """Work that was stopped before its end, because somebody asked for it (CANCELLED)."""
 
     default_reason = "CANCELLED"
+
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_WRITING = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+def of_the_disk(error: OSError) -> EndoscopeError | None:
+    """What to tell of a file that could not be written, which is no request's fault; None for other errors."""
+    if error.errno in _NO_ROOM:
+        return LimitExceeded(
+            "the server's disk is full; ask its operator to make room", reason="DISK_FULL", retry_after=60.0
+        )
+    if error.errno in _NO_WRITING:
+        return Unavailable("the server can't write to its folder; ask its operator", reason="STATE_READ_ONLY")
+    return None

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from endoscope_server.errors import EndoscopeError
+from endoscope_server.errors import EndoscopeError, of_the_disk
 from endoscope_server.jobs.records import Checkpoint, JobState, Order, Progress, Record
 from endoscope_server.techniques.parts.memory import Memory, from_bytes, to_bytes
 from endoscope_server.techniques.parts.steps import Step
@@ -217,8 +217,10 @@ class Job:
         except EndoscopeError as error:
             self._fail(error)
         except Exception as error:
-            self._fail(EndoscopeError(f"the job failed inside: {type(error).__name__}"))
-            raise
+            foreseen = of_the_disk(error) if isinstance(error, OSError) else None
+            self._fail(foreseen or EndoscopeError(f"the job failed inside: {type(error).__name__}"))
+            if foreseen is None:
+                raise
         return not self._state.ended
 
     def checkpoint_due(self, interval: float) -> bool:

@@ -26,6 +26,7 @@ from endoscope_server.errors import (
     Unauthenticated,
     Unavailable,
     Unsupported,
+    of_the_disk,
 )
 from endoscope_server.services.interception import Continuation, parsing, wrapped
 
@@ -109,6 +110,9 @@ async def _abort_any(context: Context, error: Exception, name: str) -> NoReturn:
         raise error
     if isinstance(error, EndoscopeError):
         await abort(context, error)
+    if isinstance(error, OSError) and (foreseen := of_the_disk(error)):
+        logger.error("%s: %s", name, error)
+        await abort(context, foreseen)
     logger.error("%s failed inside", name, exc_info=error)
     await abort(context, EndoscopeError(f"{name} failed inside the server: {type(error).__name__}"))
 

@@ -1,0 +1,163 @@
+"""What goes wrong around a server: full disks, spoiled files, floods of connections, its end under load."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+import endoscope
+from endoscope import errors
+from endoscope.v1 import gradient_pb2, gradient_pb2_grpc
+
+MODEL = "digits-cnn"
+CONNECTIONS = 1000
+
+
+@pytest.fixture
+def models(tmp_path: Path, digits_cnn_path: Path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for suffix in (".onnx", ".json"):
+        (folder / f"{MODEL}{suffix}").symlink_to(digits_cnn_path.with_suffix(suffix))
+    return folder
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def running(start_server, state: Path, models: Path) -> Iterator[Any]:
+    with start_server(state, models) as made:
+        yield made
+        assert made.process.poll() is None, "the server died"
+        assert "Traceback" not in (state / "log").read_text()
+
+
+@contextlib.contextmanager
+def no_room(process: subprocess.Popen[str]) -> Iterator[None]:
+    """No file of the process can grow: what a full disk does to it, by another error number."""
+    before = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, before)
+
+
+def refused(call: Callable[[], Any]) -> errors.EndoscopeError:
+    with pytest.raises(errors.EndoscopeError) as caught:
+        call()
+    return caught.value
+
+
+def test_a_full_disk_refuses_uploads_and_lets_work_go_on(running, digits_cnn_path: Path) -> None:
+    with endoscope.connect(running.target) as client:
+        client.get_model(MODEL)
+        client.verify_model(MODEL)
+        with no_room(running.process):
+            error = refused(lambda: client.upload_model(digits_cnn_path, "mine"))
+            assert error.code == "RESOURCE_EXHAUSTED"
+            assert "disk" in error.message
+            assert client.classify(MODEL, endoscope_picture())[0].top
+        assert [model.model_id for model in client.list_models()] == [MODEL]
+        assert client.upload_model(digits_cnn_path, "mine").model_id == "mine"
+        assert client.visualize_class(MODEL, 3, steps=2).result().pictures
+
+
+def endoscope_picture() -> Any:
+    from PIL import Image
+
+    return Image.new("L", (8, 8), 90)
+
+
+def test_a_model_that_is_spoiled_on_disk(running, state: Path, digits_cnn_path: Path) -> None:
+    with endoscope.connect(running.target) as client:
+        client.upload_model(digits_cnn_path, "spoiled")
+        client.unload_model("spoiled")
+        (state / "models" / "spoiled" / "model.onnx").write_bytes(b"\x00" * 1000)
+        error = refused(lambda: client.visualize_class("spoiled", 3, steps=1).result())
+        assert (error.code, error.field) == ("INVALID_ARGUMENT", "model")
+        assert client.visualize_class(MODEL, 3, steps=1).result().pictures
+        client.delete_model("spoiled")
+        assert [model.model_id for model in client.list_models()] == [MODEL]
+
+
+def test_a_state_that_can_not_be_written_ends_the_server_with_a_sentence(models: Path) -> None:
+    command = [sys.executable, "-c", "from endoscope_server.commands import serve; serve()"]
+    command += ["--listen", "127.0.0.1:0", "--state", "/proc/endoscope", "--models", str(models)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "/proc/endoscope" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_connections_that_say_nothing(running) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 4 * CONNECTIONS), hard), hard))
+    host, _, port = running.target.rpartition(":")
+    held: list[socket.socket] = []
+    try:
+        for index in range(CONNECTIONS):
+            held.append(socket.create_connection((host, int(port)), timeout=20))
+            if index % 2:
+                held[-1].sendall(b"PRI * HTTP/2.0\r\n")
+        with endoscope.connect(running.target, timeout=30) as client:
+            assert client.list_models()
+            assert client.visualize_class(MODEL, 3, steps=1).result().pictures
+    except OSError as error:
+        if error.errno == errno.EMFILE:
+            pytest.skip("this machine allows too few open files")
+        raise
+    finally:
+        for connection in held:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_the_end_under_load(start_server, state: Path, models: Path) -> None:
+    with start_server(state, models, "--grace", "1") as running:
+        stub = gradient_pb2_grpc.GradientServiceStub(running.channel)
+        request = gradient_pb2.VisualizeClassRequest(model=MODEL, classes=[3], steps=100_000)
+        codes: list[grpc.StatusCode] = []
+        started = threading.Barrier(9)
+
+        def follow() -> None:
+            stream = stub.VisualizeClass(request, timeout=120)
+            next(stream)
+            started.wait(60)
+            try:
+                for _ in stream:
+                    pass
+            except grpc.RpcError as error:
+                codes.append(error.code())
+
+        followers = [threading.Thread(target=follow) for _ in range(8)]
+        for follower in followers:
+            follower.start()
+        started.wait(60)
+        running.process.send_signal(signal.SIGTERM)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.VisualizeClass(request, timeout=30))
+        assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        assert running.process.wait(30) == 0
+        for follower in followers:
+            follower.join(10)
+        assert len(codes) == 8
+        assert set(codes) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+        assert "Traceback" not in (state / "log").read_text()
