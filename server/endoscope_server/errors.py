@@ -113,7 +113,7 @@ _NO_WRITING = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 def of_the_disk(error: OSError) -> EndoscopeError | None:
-    """What to tell of a file that could not be written, which is no request's fault; None for other errors."""
+    """What to tell of a file that could not be written; None for errors that are not foreseen."""
     if error.errno in _NO_ROOM:
         return LimitExceeded(
             "the server's disk is full; ask its operator to make room", reason="DISK_FULL", retry_after=60.0

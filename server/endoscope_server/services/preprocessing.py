@@ -8,6 +8,7 @@ from endoscope.v1 import image_pb2
 from endoscope_server.errors import EndoscopeError, InvalidInput
 from endoscope_server.images.preprocessing import Layout, Preprocessing
 from endoscope_server.models import Model
+from endoscope_server.services.parameters import enumerated
 
 _ENUMS = {
     "resize": image_pb2.ResizeMode,
@@ -18,12 +19,16 @@ _PREFIXES = {"resize": "RESIZE_MODE_", "channel_order": "CHANNEL_ORDER_", "layou
 
 
 def changes(message: image_pb2.Preprocessing) -> dict[str, Any]:
-    """The fields that a request sets, by name."""
+    """The fields that a request sets, by name.
+
+    Raises:
+        InvalidInput: for a number that an enum does not have.
+    """
     found: dict[str, Any] = {}
     for descriptor, value in message.ListFields():
         name = descriptor.name
         if name in _ENUMS:
-            found[name] = _ENUMS[name].Name(value).removeprefix(_PREFIXES[name]).lower()
+            found[name] = enumerated(descriptor, value, name)
         else:
             found[name] = tuple(value) if name in {"mean", "std"} else value
     return found
