@@ -207,57 +207,48 @@ def test_jobs_go_on_after_kill_9_and_end_with_the_same_bytes(
         assert "Traceback" not in log
 
 
-def test_a_client_goes_on_with_its_stream_across_the_restart(
-    start_server: Any, models: Path, tmp_path: Path
-) -> None:
-    with start_server(tmp_path, models, *OFTEN) as running:
-        target = running.target
-        client = endoscope.connect(target)
-        stream = client.visualize_class("digits-cnn", 3, steps=600, preset="fourier", detached=True)
-        indices = []
-        for step in stream:
-            indices.append(step.index)
-            if step.index == 40:
-                break
-        kill(running)
-    seen: list[int] = []
-    reader = threading.Thread(target=lambda: seen.extend(step.index for step in stream))
-    reader.start()
-    with start_server(tmp_path, models, *OFTEN, "--listen", target):
-        reader.join(60)
-        assert not reader.is_alive()
-        assert indices + seen == list(range(1, 601))
-        assert stream.result().pictures[0].score.class_index == 3
-    client.close()
-
-
-def test_a_model_that_changed_or_went_is_a_clear_error(
+def test_clients_go_on_across_the_restart_and_jobs_whose_model_changed_or_went_fail(
     start_server: Any, digits_cnn_path: Path, tmp_path: Path
 ) -> None:
     models, state = tmp_path / "models", tmp_path / "state"
     models.mkdir()
     state.mkdir()
-    for name in ("changed", "gone"):
+    for name in ("digits-cnn", "changed", "gone"):
         shutil.copy(digits_cnn_path, models / f"{name}.onnx")
-    with start_server(state, models) as running:
+    with start_server(state, models, *OFTEN) as running:
+        target = running.target
         names = {}
-        for model in ("changed", "gone"):
+        for name in ("changed", "gone"):
             request = gradient_pb2.VisualizeClassRequest(
-                model=f"models/{model}",
+                model=f"models/{name}",
                 classes=[3],
                 steps=FOREVER,
                 options=job_pb2.JobOptions(detached=True),
             )
-            names[model] = begin(running, "VisualizeClass", request)
+            names[name] = begin(running, "VisualizeClass", request)
+        client = endoscope.connect(target)
+        stream = client.visualize_class("digits-cnn", 3, steps=400, preset="fourier", detached=True)
+        indices = []
+        for step in stream:
+            indices.append(step.index)
+            if step.index == 40:
+                break
         until(lambda: all(job_of(running, name).latest_step.index for name in names.values()))
         kill(running)
+    seen: list[int] = []
+    reader = threading.Thread(target=lambda: seen.extend(step.index for step in stream))
+    reader.start()
     model = onnx.load(models / "changed.onnx")
     model.graph.initializer[0].raw_data = bytes(len(model.graph.initializer[0].raw_data))
     onnx.save(model, models / "changed.onnx")
     (models / "gone.onnx").unlink()
-    with start_server(state, models) as running:
+    with start_server(state, models, *OFTEN, "--listen", target) as running:
+        reader.join(60)
+        assert not reader.is_alive()
+        assert indices + seen == list(range(1, 401))
+        assert stream.result().pictures[0].score.class_index == 3
         until(lambda: all(job_of(running, name).state == job_pb2.JOB_STATE_FAILED for name in names.values()))
-        changed, gone = (job_of(running, names[model]).error for model in ("changed", "gone"))
+        changed, gone = (job_of(running, names[name]).error for name in ("changed", "gone"))
         assert (changed.code, changed.reason) == (
             grpc.StatusCode.FAILED_PRECONDITION.value[0],
             "MODEL_CHANGED",
@@ -265,6 +256,7 @@ def test_a_model_that_changed_or_went_is_a_clear_error(
         assert "fingerprint" in changed.message
         assert gone.code == grpc.StatusCode.NOT_FOUND.value[0]
         assert "gone" in gone.message
+    client.close()
 
 
 def test_a_full_disk_stops_neither_jobs_nor_server(start_server: Any, models: Path, tmp_path: Path) -> None:
