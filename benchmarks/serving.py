@@ -1,9 +1,10 @@
 """Images a second and latency of eight clients that send single images, beside bare ONNX Runtime and peers.
 
 The clients are threads of one process that send bytes made before. Bare ONNX Runtime has no clients and no
-network, and the batch size that suits it best. Rounds of all take turns, and count only while nobody else
-computes: ``python benchmarks/serving.py MODEL [--mlserver PYTHON]``, with the interpreter of an environment
-that has MLServer and ONNX Runtime.
+network, and the batch size that suits it best. Rounds of all take turns. Speeds and latencies count only
+while nobody else computes; the work of the cores for an image, clients included, is told from all rounds.
+``python benchmarks/serving.py MODEL [--mlserver PYTHON]``, with the interpreter of an environment that has
+MLServer and ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -83,10 +84,14 @@ class Bare:
         model: Its path.
         image: One, as a batch.
         batch: Images a run.
+        threads: Of ONNX Runtime; 0 is its own choice. Several spin while they wait for each other, so that
+            only one tells what the work is.
     """
 
-    def __init__(self, model: Path, image: np.ndarray, batch: int) -> None:
-        self._session = ort.InferenceSession(model)
+    def __init__(self, model: Path, image: np.ndarray, batch: int, threads: int = 0) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = ort.InferenceSession(model, options)
         self._feeds = {self._session.get_inputs()[0].name: np.repeat(image, batch, axis=0)}
         self._batch = batch
 
@@ -102,10 +107,20 @@ class Bare:
 
 @dataclass
 class Measured:
-    """What the counted rounds of one contender gave."""
+    """What the rounds of one contender gave.
+
+    Attributes:
+        work: A round.
+        images: A request's.
+        speeds: Images a second, of the rounds that count.
+        costs: Seconds of a core for an image, of all rounds.
+        latencies: Seconds of each request, of the rounds that count.
+    """
 
     work: Round
+    images: int = 1
     speeds: list[float] = field(default_factory=list)
+    costs: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
 
     def once(self, seconds: float, family: Sequence[int]) -> float:
@@ -113,7 +128,9 @@ class Measured:
         before, own, started = busy_seconds(), own_seconds(family), time.perf_counter()
         speed, latencies = self.work(seconds)
         wall = (time.perf_counter() - started) * len(os.sched_getaffinity(0))
-        foreign = ((busy_seconds() - before) - (own_seconds(family) - own)) / wall
+        spent = own_seconds(family) - own
+        self.costs.append(spent / (len(latencies) * self.images))
+        foreign = ((busy_seconds() - before) - spent) / wall
         if foreign <= FOREIGN:
             self.speeds.append(speed)
             self.latencies += latencies
@@ -215,7 +232,11 @@ def main() -> None:
     request = pb.ModelInferRequest(model_name=NAME, raw_input_contents=[image.tobytes()])
     request.inputs.add(name=name, datatype="FP32", shape=image.shape)
     with servers(arguments.model, arguments.mlserver, arguments.options) as found:
-        contenders = {f"bare, batch {size}": Measured(Bare(arguments.model, image, size)) for size in BATCHES}
+        contenders = {
+            f"bare, batch {size}": Measured(Bare(arguments.model, image, size), size) for size in BATCHES
+        }
+        for size in BATCHES[::2]:
+            contenders[f"one core, {size}"] = Measured(Bare(arguments.model, image, size, threads=1), size)
         for label, (_, target) in found.items():
             load = Load(target, request.SerializeToString())
             [output] = load.once().raw_output_contents or [b""]
@@ -223,24 +244,32 @@ def main() -> None:
                 raise RuntimeError(f"{label} gives other numbers")
             load(1.0)
             contenders[label] = Measured(load)
-        family = [pid for pid, _ in found.values()]
+        families = {label: [pid] for label, (pid, _) in found.items()}
         while time.monotonic() - begun < arguments.patience:
             short = [one for one in contenders.values() if len(one.speeds) < arguments.rounds]
             if not short:
                 break
-            for contender in short:
-                foreign = contender.once(arguments.seconds, family)
+            for label, contender in contenders.items():
+                if contender not in short:
+                    continue
+                foreign = contender.once(arguments.seconds, families.get(label, []))
                 if foreign > FOREIGN:
                     time.sleep(0.2)
     tell(contenders)
 
 
 def tell(contenders: dict[str, Measured]) -> None:
-    """The table, and what is asked of us."""
+    """The tables: work of the cores, then speeds and latencies, if there were quiet rounds."""
+    costs = {label: statistics.median(one.costs) for label, one in contenders.items()}
+    least = min(cost for label, cost in costs.items() if label.startswith("one core"))
+    print(f"{'':16} core-ms an image   of bare's work on one core")
+    for label, cost in costs.items():
+        if not label.startswith("bare"):
+            print(f"{label:16} {1e3 * cost:16.2f} {cost / least:26.2f}")
     counted = {label: one for label, one in contenders.items() if one.speeds}
     bare = {label: one for label, one in counted.items() if label.startswith("bare")}
     if f"bare, batch {CLIENTS}" not in bare:
-        raise SystemExit("others computed in every round: try again on a quiet machine")
+        raise SystemExit("others computed in every round: no speeds, try again on a quiet machine")
     best = max(one.speed for one in bare.values())
     batch = bare[f"bare, batch {CLIENTS}"].percentile(50)
     print(f"{'':16} images/s  over bare  p50 ms  p99 ms  p99 over a batch of {CLIENTS}   rounds")

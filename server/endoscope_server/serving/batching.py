@@ -261,7 +261,8 @@ class Batcher:
 
     def _start(self, queue: _Queue, requests: list[_Request]) -> None:
         plan = queue.plan
-        crowded = self._free < self._runners or bool(queue.requests) or bool(self._queues)
+        others = self._free < self._runners or queue.requests or self._queues or queue.demand.missing
+        crowded = bool(others)
 
         def work() -> _Run:
             started = time.perf_counter_ns()
