@@ -3,6 +3,8 @@ import { defineConfig } from "vite";
 import { licenses } from "./plugins/licenses.ts";
 import { stamp } from "./plugins/stamp.ts";
 
+const target = "http://127.0.0.1:8080";
+
 export default defineConfig({
   plugins: [licenses(), stamp()],
   build: {
@@ -15,6 +17,7 @@ export default defineConfig({
   },
   server: {
     // `npm run dev` beside a running server.
-    proxy: { "/endoscope.v1": { target: process.env["ENDOSCOPE_WEB"] ?? "http://127.0.0.1:8080", changeOrigin: true } },
+    // The server answers to its own pages only.
+    proxy: { "/endoscope.v1": { target, changeOrigin: true, headers: { origin: target } } },
   },
 });

@@ -94,7 +94,8 @@ class Visit:
         page.on("console", lambda message: self._told(message.type, message.text))
         page.on("pageerror", lambda error: self.troubles.append(str(error)))
         page.on("request", lambda request: self.hosts.add(request.url.partition("/endoscope")[0]))
-        page.set_default_timeout(30_000)
+        # A machine that is busy with other things must not fail it.
+        page.set_default_timeout(120_000)
 
     def _told(self, kind: str, text: str) -> None:
         # Chromium itself tells of each answer that is no 200; the page shows those to the visitor.
