@@ -153,20 +153,26 @@ def test_the_clients_variables_are_no_settings() -> None:
     assert not variables & {f"{PREFIX}{name.upper()}" for name in FIELDS}
 
 
-def test_torch_has_the_threads_that_it_is_given(tmp_path) -> None:
+def test_torch_has_the_threads_that_it_is_given_and_they_sleep_while_they_wait(tmp_path) -> None:
     script = (
-        "import sys, threading, torch\n"
+        "import os, sys, threading\n"
         "from endoscope_server import commands\n"
-        "from endoscope_server.services import server\n"
-        "class Told(Exception): pass\n"
-        "def start(settings):\n"
-        "    thread = threading.Thread(target=lambda: print(torch.get_num_threads()))\n"
-        "    thread.start(); thread.join(); raise Told\n"
-        "server.Server = start\n"
-        "try: commands.serve(sys.argv[1:], standalone_mode=False)\n"
-        "except Told: pass\n"
+        "assert 'torch' not in sys.modules\n"
+        "prepare = commands._prepare_threads\n"
+        "def prepared(settings):\n"
+        "    assert 'torch' not in sys.modules, 'it has read how to wait already'\n"
+        "    prepare(settings)\n"
+        "    import torch\n"
+        "    told = lambda: print(torch.get_num_threads(), os.environ['OMP_WAIT_POLICY'])\n"
+        "    thread = threading.Thread(target=told)\n"
+        "    thread.start(); thread.join(); sys.exit()\n"
+        "commands._prepare_threads = prepared\n"
+        "commands.serve(sys.argv[1:])\n"
     )
-    for count in (1, 3):
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    for count, given, policy in ((1, {}, "PASSIVE"), (3, {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
         command = [sys.executable, "-c", script, "--torch-threads", str(count), "--state", str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.stdout.split() == [str(count)], done.stderr
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, env={**bare, **given}
+        )
+        assert done.stdout.split() == [str(count), policy], done.stderr
