@@ -35,9 +35,6 @@ PIXEL_SIDE = 64
 
 _PEAKS = "#peaks:"
 
-CPU_BATCH, DEVICE_BATCH = 4, 64
-"""Images that a worker is given at a time, on a processor and on another device."""
-
 _CACHED_BYTES = 24 * 2**20
 
 PATIENCE = 0.01
@@ -138,33 +135,30 @@ class Extractor:
             fidelity=Fidelity.FAST,
         )
         self._memory = threading.local()
-        self._at_once = extraction.at_once or _images_at_once(self._sessions.graph, extraction.providers)
+        self._at_once = extraction.at_once or images_at_once(self._sessions.graph, extraction.providers)
         if self._values:
             self._sessions.prepare(self._values)
 
     def __call__(self, source: Source, indices: Sequence[int]) -> Extracted:
         """The features of some items of a source."""
         kept: list[int] = []
+        pictures: list[Image.Image] = []
         skipped: list[Skipped] = []
-        parts: list[dict[str, NDArray[np.generic]]] = []
-        batch, pictures, filled = self._batch(self._at_once), [], 0
+        batch = self._batch(len(indices))
+        # First all are decoded, then all are run: each pushes the other's code and tables out of the cache.
         for index in indices:
             try:
                 picture = decode(source.read(index))
             except EndoscopeError as error:
                 skipped.append(Skipped(source.items[index].name, error.message))
                 continue
-            kept.append(index)
             if self._values:
-                self._extraction.preprocessing.write(picture, batch[filled])
+                self._extraction.preprocessing.write(picture, batch[len(kept)])
             if PIXELS in self._extraction.values:
                 pictures.append(self._extraction.preprocessing.fit(picture))
-            filled += 1
-            if filled == len(batch):
-                parts.append(self._features(batch, pictures))
-                pictures, filled = [], 0
-        if filled:
-            parts.append(self._features(batch[:filled], pictures))
+            kept.append(index)
+        runs = [slice(start, start + self._at_once) for start in range(0, len(kept), self._at_once)]
+        parts = [self._features(batch[: len(kept)][run], pictures[run]) for run in runs]
         return Extracted(tuple(kept), _joined(parts), tuple(skipped))
 
     def features(self, pictures: Sequence[Image.Image]) -> dict[str, NDArray[np.generic]]:
@@ -223,11 +217,11 @@ def extractor(extraction: Extraction) -> Extractor:
     return Extractor(extraction)
 
 
-def _images_at_once(graph: Graph, providers: Sequence[str]) -> int:
-    """One where the processor's cache keeps the weights for the next picture, some where it does not."""
+def images_at_once(graph: Graph, providers: Sequence[str]) -> int:
+    """In one run: one where the processor's cache keeps the weights for the next, some where it does not."""
     if providers[0] != "CPUExecutionProvider":
-        return DEVICE_BATCH
-    return 1 if sum(weight.nbytes for weight in graph.weights.values()) <= _CACHED_BYTES else CPU_BATCH
+        return 64
+    return 1 if sum(weight.nbytes for weight in graph.weights.values()) <= _CACHED_BYTES else 4
 
 
 def _joined(parts: Sequence[dict[str, NDArray[np.generic]]]) -> dict[str, NDArray[np.generic]]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endoscope_server.datasets.digests import Digests
-from endoscope_server.datasets.engine import CPU_BATCH, DEVICE_BATCH, Engine, Extracted, Extraction
+from endoscope_server.datasets.engine import Engine, Extracted, Extraction, images_at_once
 from endoscope_server.datasets.sources import Skipped, Source
 from endoscope_server.datasets.store import FeatureKey, FeatureStore, FeatureTable
 from endoscope_server.errors import EndoscopeError, InvalidInput
@@ -20,6 +20,7 @@ from endoscope_server.images.preprocessing import Preprocessing
 
 _CHUNK_IMAGES = 256
 _CHUNK_BYTES = 64 * 2**20
+_SMALL_TASK = 8
 _SECONDS_BETWEEN_STEPS = 0.25
 _SECONDS_WITHOUT_REST = 0.02
 
@@ -123,7 +124,9 @@ def scan(
     tables = {
         value: store.table(FeatureKey(graph.fingerprint, value, preprocessing)) for value in parameters.values
     }
-    batch = parameters.batch_size or (CPU_BATCH if providers[0] == "CPUExecutionProvider" else DEVICE_BATCH)
+    at_once = parameters.batch_size or images_at_once(graph, providers)
+    # A small network is done with many soon; a large one must be able to stop.
+    batch = _SMALL_TASK if at_once == 1 and not parameters.batch_size else at_once
     extraction = Extraction(
         graph.fingerprint,
         model,
