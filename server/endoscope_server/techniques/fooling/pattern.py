@@ -81,4 +81,4 @@ class Pattern:
 
 def used(genome: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which nodes of a genome are there."""
-    return genome[:, _SHAPE_GENES:].any(1)
+    return np.any(genome[:, _SHAPE_GENES:] != 0, axis=1)
