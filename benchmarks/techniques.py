@@ -125,7 +125,7 @@ def lucent(own: Subject, rounds: int) -> None:
     kornia.warp_affine = kornia.geometry.warp_affine
     frozen, collecting = Native(), Native(frozen=False)
     cases = {
-        f"class {CLASS}": (ClassObjective(CLASS), "labels", CLASS),
+        f"class {CLASS}": (ClassObjective(CLASS), "network__fc", CLASS),
         f"channel {CHANNEL} of block {BLOCK}": (
             ChannelObjective(f"_blocks.{BLOCK}.add", CHANNEL),
             f"network__blocks_{BLOCK}",
