@@ -23,12 +23,21 @@ from endoscope.v1 import (
     job_service_pb2,
     model_pb2,
 )
+from endoscope_server.protocols import grpc_service_pb2
 
 MODEL = "models/digits-cnn"
 
 METHODS: list[MethodDescriptor] = [
     method
-    for module in (model_pb2, dataset_pb2, activation_pb2, gradient_pb2, job_service_pb2, audit_pb2)
+    for module in (
+        model_pb2,
+        dataset_pb2,
+        activation_pb2,
+        gradient_pb2,
+        job_service_pb2,
+        audit_pb2,
+        grpc_service_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
@@ -36,7 +45,19 @@ METHODS: list[MethodDescriptor] = [
 DEFECTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS}
 """What no request may bring about."""
 
-_WORDS = ("", MODEL, "digits-cnn", "datasets/none", "jobs/none", "input", "*", "../x", "\x00", "é" * 300)
+_WORDS = (
+    "",
+    MODEL,
+    "digits-cnn",
+    "FP32",
+    "datasets/none",
+    "jobs/none",
+    "input",
+    "*",
+    "../x",
+    "\x00",
+    "é" * 300,
+)
 _WHOLE = (0, 1, 2, 3, 7, 64, 1000)
 _TEXT = st.sampled_from(_WORDS) | st.text(max_size=12)
 _FLOATS = st.sampled_from((0.0, 0.5, 1.0, -1.0, 1e30, 1e-30, float("nan"), float("inf"))) | st.floats(
@@ -71,8 +92,12 @@ def messages(draw: st.DrawFn, kind: Descriptor, depth: int = 0) -> Message:
     for field in kind.fields:
         if not draw(st.booleans()) or (field.message_type and depth == _DEPTH):
             continue
-        if field.name in ("model", "name") and draw(st.integers(0, 3)):
-            setattr(made, field.name, MODEL)
+        if (
+            field.name in ("model", "name", "model_name")
+            and not field.is_repeated
+            and draw(st.integers(0, 3))
+        ):
+            setattr(made, field.name, MODEL if field.name != "model_name" else "digits-cnn")
         elif field.message_type is not None and field.message_type.GetOptions().map_entry:
             continue
         elif field.is_repeated:
@@ -104,10 +129,13 @@ def send(channel: grpc.Channel, method: MethodDescriptor, requests: list[Message
     answer = message_factory.GetMessageClass(method.output_type).FromString
     serialize = message_factory.GetMessageClass(method.input_type).SerializeToString
     try:
-        if method.client_streaming:
+        if method.client_streaming and not method.server_streaming:
             channel.stream_unary(path, serialize, answer)(iter(requests), timeout=5)
         elif method.server_streaming:
-            stream = channel.unary_stream(path, serialize, answer)(requests[0], timeout=5)
+            if method.client_streaming:
+                stream = channel.stream_stream(path, serialize, answer)(iter(requests), timeout=5)
+            else:
+                stream = channel.unary_stream(path, serialize, answer)(requests[0], timeout=5)
             with contextlib.suppress(StopIteration):
                 next(stream)
                 next(stream)
