@@ -141,12 +141,12 @@ function Outcome({ found, label }: { found: Attacked; label: (index: number) => 
         <figure>
           <Picture image={found.original} alt="The original" />
           <figcaption class="small muted">original</figcaption>
-          <Bars title="Seen in it" scores={before} marked={found.trueClass} />
+          <Bars title="Seen in the original" scores={before} marked={found.trueClass} />
         </figure>
         <figure>
           <Picture image={found.image} alt="The adversarial picture" />
           <figcaption class="small muted">adversarial</figcaption>
-          <Bars title="Seen in it" scores={after} marked={after[0]?.classIndex} />
+          <Bars title="Seen in the adversarial" scores={after} marked={after[0]?.classIndex} />
         </figure>
         <figure>
           <Picture image={found.difference} alt={`The difference, ${precise(found.magnification)} times`} />
