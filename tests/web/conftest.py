@@ -138,6 +138,7 @@ class Visit:
         self.page.emulate_media(color_scheme="light")
         before = self.page.viewport_size
         self.page.set_viewport_size({"width": 360, "height": 740})
+        self.page.evaluate("new Promise((then) => requestAnimationFrame(() => setTimeout(then, 150)))")
         overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert self.page.evaluate(overflow) <= 0, f"{name} is wider than a phone"
         self.page.screenshot(path=SHOTS / f"{name}-phone.png", full_page=True)
