@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import signal
+import socket
 import struct
 import time
 from collections.abc import Iterator
@@ -184,6 +185,35 @@ def test_a_model_is_uploaded_in_chunks(site, digits_cnn_path: Path) -> None:
     again = post(site.port, f"{MODELS}/UploadModel", body, "application/connect+proto")
     ((_, end),) = frames(again)
     assert json.loads(end)["error"]["code"] == "already_exists"
+
+
+def test_an_upload_that_is_refused_at_once_hears_why(site) -> None:
+    header = model_pb2.UploadModelRequest(header={"model_id": "not a name"})
+    chunk = model_pb2.UploadModelRequest(chunk=bytes(2**20))
+    body = enveloped(header, *[chunk] * 48)
+    answer = post(site.port, f"{MODELS}/UploadModel", body, "application/connect+proto")
+    ((_, end),) = frames(answer)
+    error = json.loads(end)["error"]
+    assert error["code"] == "invalid_argument"
+    assert "not a name" in error["message"]
+
+
+def test_an_upload_that_is_broken_off_leaves_nothing(site) -> None:
+    header = model_pb2.UploadModelRequest(header={"model_id": "half", "size_bytes": 2**22})
+    body = enveloped(header, model_pb2.UploadModelRequest(chunk=bytes(2**20)))
+    with socket.create_connection(("127.0.0.1", site.port)) as connection:
+        head = f"POST {MODELS}/UploadModel HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        head += f"Content-Type: application/connect+proto\r\nContent-Length: {4 * len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        time.sleep(0.5)
+    staging = site.server.state / "staging"
+    deadline = time.monotonic() + 30
+    while staging.exists() and list(staging.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not (staging.exists() and list(staging.iterdir()))
+    stub = model_pb2_grpc.ModelServiceStub(site.server.channel)
+    listed = stub.ListModels(model_pb2.ListModelsRequest(), timeout=10).models
+    assert "models/half" not in [model.name for model in listed]
 
 
 def test_only_our_own_page_is_answered(site) -> None:

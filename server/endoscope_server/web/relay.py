@@ -6,6 +6,7 @@ servicers answer, behind the same interceptors and limits, and nothing here know
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -92,7 +93,7 @@ def _endpoint(channel: grpc.aio.Channel, method: MethodDescriptor) -> Any:
         idempotency_level=IdempotencyLevel.UNKNOWN,
         stream_type=stream_type,
     )
-    function: Any = _many(call) if streamed else _one(call)
+    function: Any = _many(call) if streamed else _upload(call) if streams else _one(call)
     return make(info, function)
 
 
@@ -102,6 +103,40 @@ def _one(call: Callable[..., Any]) -> Callable[[Any, Context], Any]:
             return await call(request, **_conditions(context))
         except grpc.aio.AioRpcError as error:
             raise to_connect(error) from None
+
+    return function
+
+
+def _upload(call: Callable[..., Any]) -> Callable[[AsyncIterator[Any], Context], Any]:
+    async def function(request: AsyncIterator[Any], context: Context) -> Any:
+        messages: asyncio.Queue[Any] = asyncio.Queue(maxsize=2)
+
+        async def feed() -> AsyncIterator[Any]:
+            while (message := await messages.get()) is not None:
+                yield message
+
+        async def ask() -> Any:
+            return await call(feed(), **_conditions(context))
+
+        answered = asyncio.create_task(ask())
+
+        async def hand(message: Any) -> None:
+            handed = asyncio.create_task(messages.put(message))
+            await asyncio.wait({handed, answered}, return_when=asyncio.FIRST_COMPLETED)
+            handed.cancel()
+
+        try:
+            # Once there is an answer the rest is read and let go: a browser that has not sent all of it
+            # would hear of a broken connection, not of the answer.
+            async for message in request:
+                if not answered.done():
+                    await hand(message)
+            await hand(None)
+            return await answered
+        except grpc.aio.AioRpcError as error:
+            raise to_connect(error) from None
+        finally:
+            answered.cancel()
 
     return function
 
