@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -80,11 +81,16 @@ def serve(config: Path | None, print_config: bool, **flags: Any) -> None:
         click.echo(resolved.as_toml())
         return
     try:
-        asyncio.run(_run(resolved.settings))
+        ended = asyncio.run(_run(resolved.settings))
     except EndoscopeError as error:
         raise click.ClickException(error.message) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename or 'a file'} can't be used: {error.strerror}") from error
+    if not ended:
+        # The computing thread is within a step that can't be stopped: the interpreter's own end would pull
+        # it out of C++, which aborts the process.
+        logging.shutdown()
+        os._exit(0)
 
 
 def _prepare_threads(settings: Settings) -> None:
@@ -102,7 +108,8 @@ def _prepare_threads(settings: Settings) -> None:
         torch.set_num_threads(settings.torch_threads)
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings) -> bool:
+    """Serve until the end; whether all work has ended by then."""
     _prepare_threads(settings)
     # The engines take seconds to import: --help must not wait for them.
     from endoscope_server.files import write_whole
@@ -114,7 +121,7 @@ async def _run(settings: Settings) -> None:
     await server.start()
     if settings.port_file is not None:
         await asyncio.to_thread(write_whole, settings.port_file, str(server.port).encode())
-    await server.run_until_signalled()
+    return await server.run_until_signalled()
 
 
 @click.group()

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,16 @@ def test_the_end_under_load(start_server, state: Path, models: Path) -> None:
         assert len(codes) == 8
         assert set(codes) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
         assert "Traceback" not in (state / "log").read_text()
+
+
+def test_the_end_within_a_long_step(start_server, state: Path, lite0_path: Path) -> None:
+    """A model is being verified, which nothing can stop, when the server must end."""
+    with start_server(state, lite0_path.parent, "--grace", "0.1") as running:
+        stub = gradient_pb2_grpc.GradientServiceStub(running.channel)
+        request = gradient_pb2.VisualizeClassRequest(model="efficientnet-lite0", classes=[3], steps=100)
+        call = stub.VisualizeClass(request, timeout=60)
+        time.sleep(1)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(30) == 0
+        call.cancel()
+        assert "terminate called" not in (state / "log").read_text()

@@ -200,10 +200,13 @@ class JobManager:
         self._forget(identifier)
         self._recorder.delete(job)
 
-    def shut_down(self, timeout: float) -> None:
+    def shut_down(self, timeout: float) -> bool:
         """Wait for the step that is under way, and end.
 
         Jobs that are detached and kept on disk go on when the server is back; all others are cancelled.
+
+        Returns:
+            Whether the computing thread has ended; False if a step takes longer than the timeout.
         """
         for job in self.list():
             if not self._goes_on(job):
@@ -213,6 +216,7 @@ class JobManager:
             self._changed.notify()
         self._thread.join(timeout)
         self._recorder.close(timeout)
+        return not self._thread.is_alive()
 
     def _goes_on(self, job: Job) -> bool:
         return job.order.detached and job.order.durable and self._recorder.store is not None

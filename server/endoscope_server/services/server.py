@@ -138,12 +138,16 @@ class Server:
         if self._page is not None:
             await self._page.start()
 
-    async def stop(self) -> None:
-        """Say that it is over, let short calls end, cancel long work, and close."""
+    async def stop(self) -> bool:
+        """Say that it is over, let short calls end, cancel long work, and close.
+
+        Returns:
+            Whether all work has ended; False if a step is still under way.
+        """
         await self._health.enter_graceful_shutdown()
         self._inference.drain()
         stopped = asyncio.create_task(self._server.stop(self._settings.grace))
-        await asyncio.to_thread(self._jobs.shut_down, self._settings.grace)
+        ended = await asyncio.to_thread(self._jobs.shut_down, self._settings.grace)
         await asyncio.to_thread(self._surveyor.close)
         await stopped
         if self._page is not None:
@@ -155,16 +159,17 @@ class Server:
             await asyncio.to_thread(self._exporter.stop)
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.shut_down, self._settings.grace)
+        return ended
 
-    async def run_until_signalled(self) -> None:
-        """Serve until SIGTERM or SIGINT; the server has been started."""
+    async def run_until_signalled(self) -> bool:
+        """Serve until SIGTERM or SIGINT, and stop; the server has been started. Returns as :meth:`stop`."""
         signalled = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, signalled.set)
         await signalled.wait()
         logger.info("stopping")
-        await self.stop()
+        return await self.stop()
 
     def _take_stock(self) -> Stock:
         jobs = Counter(job.state.value for job in self._jobs.list())
