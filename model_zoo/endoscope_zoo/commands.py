@@ -23,7 +23,10 @@ from endoscope_zoo.recipe import Recipe
 
 @click.group()
 def zoo() -> None:
-    """Known models: which there are, and their ONNX files."""
+    """Known models: which there are, and their ONNX files.
+
+    Example: endoscope zoo get efficientnet-lite0 -o models
+    """
 
 
 @zoo.command("list")

@@ -126,7 +126,10 @@ async def _run(settings: Settings) -> bool:
 
 @click.group()
 def token() -> None:
-    """Make tokens for clients."""
+    """Make tokens for clients.
+
+    Example: endoscope token new alice --role run
+    """
 
 
 @token.command()

@@ -51,8 +51,9 @@ def test_root_help_imports_nothing_of_the_server() -> None:
     assert "serve" in output
 
 
-def test_serve_is_found_by_its_entry_point() -> None:
-    assert [item.name for item in importlib.metadata.entry_points(group="endoscope.commands")] == ["serve"]
+def test_commands_of_others_are_found_by_their_entry_points() -> None:
+    found = {item.name for item in importlib.metadata.entry_points(group="endoscope.commands")}
+    assert found == {"serve", "token", "zoo"}
     result = CliRunner().invoke(main, ["serve", "--no-such-option"])
     assert result.exit_code == 2
     assert "--no-such-option" in result.output
