@@ -7,8 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import torch
-
 from endoscope.v1 import audit_pb2, audit_pb2_grpc
 from endoscope_server.jobs import JobManager, Start, Work
 from endoscope_server.models import Model
@@ -29,6 +27,7 @@ from endoscope_server.techniques.audit import (
     run_audit,
     total_steps,
 )
+from endoscope_server.techniques.parts.devices import best_device
 from endoscope_server.techniques.parts.memory import Memory
 
 TECHNIQUE = "run_audit"
@@ -43,7 +42,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
     def __init__(self, surveyor: Surveyor, jobs: JobManager, workers: Workers) -> None:
         self._surveyor = surveyor
         self._jobs = jobs
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = best_device()
         self._methods = streaming.Methods(jobs, workers)
         self._methods.add(
             TECHNIQUE,

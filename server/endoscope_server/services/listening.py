@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 
 import grpc
@@ -11,6 +10,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from endoscope_server.errors import InvalidInput
 from endoscope_server.security import Certificates
+from endoscope_server.security.addresses import is_this_machine
 from endoscope_server.security.certificates import Chain
 from endoscope_server.settings import Settings
 
@@ -75,11 +75,7 @@ def warn(settings: Settings) -> None:
 def _is_local(address: str) -> bool:
     if address.startswith("unix:"):
         return True
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_this_machine(address.rpartition(":")[0].strip("[]"))
 
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from endoscope_server.errors import InvalidInput
+from endoscope_server.techniques.parts.devices import best_device
 
 _BLOCK = 32_768
 _SLAB = 4096
@@ -132,7 +133,7 @@ class NeighborIndex:
         self.features = features
         self.metric = metric
         self._scale = scale
-        self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = device or best_device()
         self._dtype = torch.float32
         self._mean = np.zeros(features.width)
         self._squares = np.zeros(len(features), np.float32)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from endoscope_server.security.addresses import is_this_machine
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -58,7 +59,7 @@ class Guard:
 def is_local(host: str) -> bool:
     """Whether a host, with or without a port, is this machine by its own name or address."""
     try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+        return is_this_machine(urlsplit(f"//{host}").hostname or "")
     except ValueError:
+        # Brackets that do not close, for one.
         return False

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
@@ -28,6 +27,7 @@ from endoscope_server.services.gradient.prepared import Prepare, Prepared, make_
 from endoscope_server.services.provenance import provenance
 from endoscope_server.services.status import Context
 from endoscope_server.services.streaming import Methods, Ticket
+from endoscope_server.techniques.parts.devices import best_device
 from endoscope_server.techniques.parts.joining import Joiner
 from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.subject import Subject
@@ -57,7 +57,7 @@ class GradientService(gradient_pb2_grpc.GradientServiceServicer):
     def __init__(self, models: Repository, jobs: JobManager, workers: Workers, *, join: bool = False) -> None:
         self._models = models
         self._jobs = jobs
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = best_device()
         self._joiner = Joiner() if join else None
         self._methods = Methods(jobs, workers)
         for technique, (request, prepare) in _METHODS.items():
