@@ -8,8 +8,9 @@ that knows the field adds it with :meth:`EndoscopeError.at`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Self
 
 
@@ -106,6 +107,15 @@ class Cancelled(EndoscopeError):
     """Work that was stopped before its end, because somebody asked for it (CANCELLED)."""
 
     default_reason = "CANCELLED"
+
+
+@contextlib.contextmanager
+def blaming(field: str) -> Iterator[None]:
+    """Errors within are the fault of ``field``, unless they name another."""
+    try:
+        yield
+    except EndoscopeError as error:
+        raise error.at(field) from None
 
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

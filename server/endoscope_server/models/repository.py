@@ -11,17 +11,17 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from endoscope_server.errors import (
     AlreadyExists,
-    EndoscopeError,
     InvalidInput,
     LimitExceeded,
     NotFound,
     PreconditionFailed,
+    blaming,
 )
 from endoscope_server.files import write_whole
 from endoscope_server.models.budget import MemoryBudget, machine_memory
@@ -128,6 +128,9 @@ class Repository:
 
     def get(self, name: str) -> Model:
         """The model, in memory; loaded if it was not. Two callers wait for one load."""
+        found = self.at_hand(name)
+        if found is not None:
+            return found
         file = self.file(name)
         with self._lock:
             gate = self._loading.setdefault(name, threading.Lock())
@@ -135,7 +138,7 @@ class Repository:
             model = self.loaded(name)
             if model is None or model.file.path != file.path or model.file.created != file.created:
                 self._forget(name)
-                with _blaming("model"):
+                with blaming("model"):
                     model, granted = self._load(file)
                 with self._lock:
                     self._granted[name] = granted
@@ -203,7 +206,7 @@ class Repository:
                 raise InvalidInput(f"{received} bytes came, expected {size}", field="chunk", reason="CUT_OFF")
             write_whole(folder / _CARD_FILE, json.dumps(dict(facts)).encode())
             staged = ModelFile(name, folder / _MODEL_FILE, facts, True, time.time())
-            with _blaming("chunk"):
+            with blaming("chunk"):
                 model, granted = self._load(staged)
                 try:
                     model.verify()
@@ -270,13 +273,14 @@ class Repository:
         try:
             model = Model(file, self._certificates, self._threads, self._compute)
             # External data is only mapped so far, and not in the file's size.
-            beyond = MEMORY_PER_BYTE * sum(array.nbytes for array in model.graph.weights.values()) - granted
-            if beyond > 0:
-                self.budget.grant(beyond, what)
+            whole = MEMORY_PER_BYTE * sum(array.nbytes for array in model.graph.weights.values())
+            if whole > granted:
+                self.budget.grant(whole - granted, what)
+                granted = whole
         except BaseException:
             self.budget.release(granted)
             raise
-        return model, max(granted, granted + beyond)
+        return model, granted
 
     def _forget(self, name: str) -> None:
         with self._lock:
@@ -292,15 +296,6 @@ class Repository:
             logger.info("model %s is unloaded: its memory is needed", name)
             self._forget(name)
         return name is not None
-
-
-@contextlib.contextmanager
-def _blaming(field: str) -> Iterator[None]:
-    """Errors within are the fault of ``field``, unless they name another."""
-    try:
-        yield
-    except EndoscopeError as error:
-        raise error.at(field) from None
 
 
 def _unchanged(file: ModelFile) -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from endoscope_server.errors import EndoscopeError, InvalidInput
+from endoscope_server.errors import InvalidInput
 
 T = TypeVar("T")
 
@@ -28,15 +27,6 @@ def resource_id(name: str, collection: str, field: str) -> str:
     if not tail or (slash and head != collection):
         raise InvalidInput(f"{name[:140]!r} is no name, expected '{collection}/…'", field=field)
     return tail
-
-
-@contextlib.contextmanager
-def blaming(field: str) -> Iterator[None]:
-    """Errors within are the fault of ``field``, unless they name another."""
-    try:
-        yield
-    except EndoscopeError as error:
-        raise error.at(field) from None
 
 
 def page(items: Sequence[T], size: int, token: str) -> tuple[Sequence[T], str]:

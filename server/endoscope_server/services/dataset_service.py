@@ -11,11 +11,11 @@ from typing import Any
 from endoscope.v1 import dataset_pb2, dataset_pb2_grpc
 from endoscope_server.datasets import Dataset, ScanResult
 from endoscope_server.datasets.sources import Skipped, Source
-from endoscope_server.errors import EndoscopeError, InvalidInput
+from endoscope_server.errors import EndoscopeError, InvalidInput, blaming
 from endoscope_server.images.decoding import decode
 from endoscope_server.jobs import JobManager, Start
 from endoscope_server.services import streaming
-from endoscope_server.services.calls import Workers, blaming, page, resource_id
+from endoscope_server.services.calls import Workers, page, resource_id
 from endoscope_server.services.dataset_items import list_items
 from endoscope_server.services.provenance import provenance
 from endoscope_server.services.scanning import Survey, Surveyor

@@ -26,12 +26,12 @@ from endoscope_server.datasets import (
 )
 from endoscope_server.datasets.engine import extractor
 from endoscope_server.datasets.scan import Observe
-from endoscope_server.errors import EndoscopeError, InvalidInput, PreconditionFailed
+from endoscope_server.errors import EndoscopeError, InvalidInput, PreconditionFailed, blaming
 from endoscope_server.graph import ValueKind
 from endoscope_server.images.preprocessing import Preprocessing
 from endoscope_server.models import Model, Repository
 from endoscope_server.services import preprocessing
-from endoscope_server.services.calls import blaming, resource_id
+from endoscope_server.services.calls import resource_id
 from endoscope_server.techniques.parts.steps import Step, retold
 from endoscope_server.telemetry.metrics import IMAGES_SCANNED
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 
 from endoscope_server.errors import EndoscopeError, InvalidInput, NotFound, Unavailable
 from endoscope_server.models import Model, ModelFile, Repository
@@ -86,18 +88,12 @@ class Availability:
         return response
 
     def _loaded(self, name: str, field: str) -> Model:
-        try:
+        with _named_by(field):
             return self._models.get(name)
-        except EndoscopeError as error:
-            error.field = field
-            raise
 
     def _file(self, name: str, field: str) -> ModelFile:
-        try:
+        with _named_by(field):
             return self._models.file(name)
-        except EndoscopeError as error:
-            error.field = field
-            raise
 
     def _withdraw(self, file: ModelFile, reason: str) -> None:
         with self._lock:
@@ -108,6 +104,16 @@ class Availability:
         with self._lock:
             created, reason = self._reasons.get(file.name, (0.0, ""))
         return reason if created == file.created else ""
+
+
+@contextlib.contextmanager
+def _named_by(field: str) -> Iterator[None]:
+    """Errors within are the fault of ``field``: the protocol names things otherwise than the repository."""
+    try:
+        yield
+    except EndoscopeError as error:
+        error.field = field
+        raise
 
 
 def check_version(name: str, version: str, field: str) -> None:

@@ -11,7 +11,7 @@ from endoscope_server.protocols import grpc_service_pb2 as pb
 from endoscope_server.protocols import grpc_service_pb2_grpc
 from endoscope_server.services.calls import Workers
 from endoscope_server.services.inference import statistics
-from endoscope_server.services.inference.availability import Availability, check_version, model_of
+from endoscope_server.services.inference.availability import Availability, model_of
 from endoscope_server.services.inference.inferring import Inferring
 from endoscope_server.services.inference.metadata import VERSION, configuration, metadata
 from endoscope_server.services.inference.streaming import answers
@@ -100,7 +100,6 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         """Of one model, or of all that were asked for anything."""
         counted = self._batcher.statistics
         if request.name:
-            check_version(request.name, request.version, "name")
             await self._inferring.model(request.name, request.version, "name")
             found = {request.name: counted.get(request.name, Statistics())}
         else:
