@@ -23,7 +23,7 @@ class HalfBlocks:
         rows: The most rows of text.
     """
 
-    def __init__(self, pictures: Sequence[Image.Image], rows: int = 32) -> None:
+    def __init__(self, pictures: Sequence[Image.Image], rows: int) -> None:
         self._pictures = pictures
         self._rows = rows
 
