@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -37,6 +39,15 @@ def digits_cnn_path() -> Path:
 
 
 @pytest.fixture(scope="session")
+def digits_models(digits_cnn_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the small network alone, for servers that are to start soon."""
+    folder = tmp_path_factory.mktemp("models")
+    for suffix in (".onnx", ".json"):
+        (folder / f"digits-cnn{suffix}").symlink_to(digits_cnn_path.with_suffix(suffix))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def photos() -> dict[str, Image.Image]:
     """Real photos in RGB: chelsea (a cat), coffee (an espresso), rocket, astronaut."""
     import skimage.data
@@ -61,6 +72,38 @@ def album(photos: dict[str, Image.Image], tmp_path_factory: pytest.TempPathFacto
     (folder / "chelsea" / "copy.jpg").write_bytes((folder / "chelsea" / "01.jpg").read_bytes())
     (folder / "notes.txt").write_text("no picture")
     return folder
+
+
+RunSample = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def run_sample() -> RunSample:
+    """Runs a sample of the documentation: ``run_sample(language, code, folder, target, **environment)``.
+
+    What it says is the server's usual address becomes ``target``; the sample must end well, and what it
+    prints is returned.
+    """
+    shells = {
+        "sh": (shutil.which("bash") or "bash", "-euo", "pipefail", "-c"),
+        "python": (sys.executable, "-c"),
+    }
+
+    def run(language: str, code: str, folder: Path, target: str, **environment: str) -> str:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            [*shells[language], code.replace("127.0.0.1:50051", target)],
+            cwd=folder,
+            env={**os.environ, "ENDOSCOPE_SERVER": target, "PATH": path, **environment},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, f"{code}\n{done.stderr}"
+        return done.stdout
+
+    return run
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,23 +26,10 @@ def block(heading: str, language: str) -> str:
     return found[1]
 
 
-def run(command: list[str], folder: Path, target: str) -> str:
-    environment = {
-        **os.environ,
-        "ENDOSCOPE_SERVER": target,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_known_models(folder) -> None:
+def test_known_models(run_sample, folder) -> None:
     commands = block("Known models", "sh").split("\n", 1)
     assert commands[0].startswith("pip install ")
-    told = run([shutil.which("bash") or "bash", "-euc", commands[1]], folder, "")
+    told = run_sample("sh", commands[1], folder, "")
     assert "vit-b-16" in told
     assert {path.name for path in (folder / "models").iterdir()} == {
         "efficientnet-lite0.onnx",
@@ -54,36 +37,33 @@ def test_known_models(folder) -> None:
     }
 
 
-def test_python(server, folder) -> None:
-    code = block("From Python", "python").replace("127.0.0.1:50051", server.target)
-    told = run([sys.executable, "-c", code], folder, server.target)
+def test_python(server, run_sample, folder) -> None:
+    told = run_sample("python", block("From Python", "python"), folder, server.target)
     assert "espresso" in told
     assert "dB" in told
     assert list(folder.rglob("espresso*.png"))
 
 
-def test_shell(server, folder) -> None:
-    commands = block("From the shell", "sh")
-    told = run([shutil.which("bash") or "bash", "-euo", "pipefail", "-c", commands], folder, server.target)
+def test_shell(server, run_sample, folder) -> None:
+    told = run_sample("sh", block("From the shell", "sh"), folder, server.target)
     assert "_conv_stem" in told
     assert "espresso" in told
     assert list((folder / "maps").rglob("*.png"))
     assert list((folder / "attacked").rglob("*.png"))
 
 
-def test_audit(server, folder, digits_cnn_path) -> None:
+def test_audit(server, run_sample, folder, digits_cnn_path) -> None:
     held_out = [pair for index, pair in enumerate(pictures()) if is_held_out(index)]
     for index, (picture, label) in enumerate(held_out[:60]):
         (folder / "digits" / str(label)).mkdir(parents=True, exist_ok=True)
         picture.save(folder / "digits" / str(label) / f"{index}.png")
     (folder / "limits.toml").write_text(block("Audit", "toml"))
-    commands = block("Audit", "sh")
-    told = run([shutil.which("bash") or "bash", "-euo", "pipefail", "-c", commands], folder, server.target)
+    told = run_sample("sh", block("Audit", "sh"), folder, server.target)
     assert told.count("passed") >= 3
     assert (folder / "report.html").is_file()
     assert (folder / "compare.html").is_file()
 
 
-def test_other_languages(server, folder) -> None:
-    command = block("From any other language", "sh").replace("127.0.0.1:50051", server.target)
-    assert "espresso" in run([shutil.which("bash") or "bash", "-c", command], folder, server.target)
+def test_other_languages(server, run_sample, folder) -> None:
+    told = run_sample("sh", block("From any other language", "sh"), folder, server.target)
+    assert "espresso" in told

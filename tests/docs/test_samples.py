@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
-RUN = {"sh": (shutil.which("bash") or "bash", "-euo", "pipefail", "-c"), "python": (sys.executable, "-c")}
+RUN = {"sh", "python"}
 SHOWN = {"console", "json", "text", "toml", "yaml", "proto"}
 """What is not run: installations, and what is no code."""
 
@@ -58,30 +57,14 @@ def test_every_block_says_what_it_is() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if {language for language, _ in samples(page)} & set(RUN)],
+    [page for page in PAGES if {language for language, _ in samples(page)} & RUN],
     ids=lambda page: page.stem,
 )
-def test_samples(page: Path, folder: Path, target: str) -> None:
-    environment = {
-        **os.environ,
-        "ENDOSCOPE_SERVER": target,
-        "ENDOSCOPE_MODEL": "efficientnet-lite0",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
+def test_samples(page: Path, run_sample, folder: Path, target: str) -> None:
     for language, code in samples(page):
-        if language not in RUN or "endoscope serve" in code:
-            # The server of a page is the one that runs already; that it starts, other tests tell.
-            continue
-        done = subprocess.run(
-            [*RUN[language], code.replace("127.0.0.1:50051", target)],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
-        assert done.returncode == 0, f"{page.name}: {code}\n{done.stderr}"
+        # The server of a page is the one that runs already; that it starts, other tests tell.
+        if language in RUN and "endoscope serve" not in code:
+            run_sample(language, code, folder, target, ENDOSCOPE_MODEL="efficientnet-lite0")
 
 
 def test_pictures_are_there() -> None:

@@ -114,11 +114,8 @@ def messages(draw: st.DrawFn, kind: Descriptor, depth: int = 0) -> Message:
 
 
 @pytest.fixture(scope="module")
-def target(start_server, digits_cnn_path, tmp_path_factory) -> Iterator[grpc.Channel]:
-    models = tmp_path_factory.mktemp("models")
-    for suffix in (".onnx", ".json"):
-        (models / f"digits-cnn{suffix}").symlink_to(digits_cnn_path.with_suffix(suffix))
-    with start_server(tmp_path_factory.mktemp("fuzz"), models) as running:
+def target(start_server, digits_models, tmp_path_factory) -> Iterator[grpc.Channel]:
+    with start_server(tmp_path_factory.mktemp("fuzz"), digits_models) as running:
         yield running.channel
         assert running.process.poll() is None, "the server died"
 

@@ -17,13 +17,10 @@ from endoscope.v1 import gradient_pb2, gradient_pb2_grpc, job_pb2, model_pb2, mo
 
 
 @pytest.fixture(scope="module")
-def small(start_server, digits_cnn_path, tmp_path_factory) -> Iterator[Any]:
+def small(start_server, digits_models, tmp_path_factory) -> Iterator[Any]:
     """A server that takes three calls at once, two of them of one client, and has little memory."""
-    models = tmp_path_factory.mktemp("models")
-    for suffix in (".onnx", ".json"):
-        (models / f"digits-cnn{suffix}").symlink_to(digits_cnn_path.with_suffix(suffix))
     options = ("--max-calls", "3", "--client-calls", "2", "--memory-budget", str(64 * 2**20))
-    with start_server(tmp_path_factory.mktemp("small"), models, *options) as running:
+    with start_server(tmp_path_factory.mktemp("small"), digits_models, *options) as running:
         yield running
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
+from PIL import Image
 
 import endoscope
 from endoscope import errors
@@ -27,15 +28,6 @@ CONNECTIONS = 1000
 
 
 @pytest.fixture
-def models(tmp_path: Path, digits_cnn_path: Path) -> Path:
-    folder = tmp_path / "models"
-    folder.mkdir()
-    for suffix in (".onnx", ".json"):
-        (folder / f"{MODEL}{suffix}").symlink_to(digits_cnn_path.with_suffix(suffix))
-    return folder
-
-
-@pytest.fixture
 def state(tmp_path: Path) -> Path:
     folder = tmp_path / "state"
     folder.mkdir()
@@ -43,8 +35,8 @@ def state(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def running(start_server, state: Path, models: Path) -> Iterator[Any]:
-    with start_server(state, models) as made:
+def running(start_server, state: Path, digits_models: Path) -> Iterator[Any]:
+    with start_server(state, digits_models) as made:
         yield made
         assert made.process.poll() is None, "the server died"
         assert "Traceback" not in (state / "log").read_text()
@@ -75,16 +67,10 @@ def test_a_full_disk_refuses_uploads_and_lets_work_go_on(running, digits_cnn_pat
             error = refused(lambda: client.upload_model(digits_cnn_path, "mine"))
             assert error.code == "RESOURCE_EXHAUSTED"
             assert "disk" in error.message
-            assert client.classify(MODEL, endoscope_picture())[0].top
+            assert client.classify(MODEL, Image.new("L", (8, 8), 90))[0].top
         assert [model.model_id for model in client.list_models()] == [MODEL]
         assert client.upload_model(digits_cnn_path, "mine").model_id == "mine"
         assert client.visualize_class(MODEL, 3, steps=2).result().pictures
-
-
-def endoscope_picture() -> Any:
-    from PIL import Image
-
-    return Image.new("L", (8, 8), 90)
 
 
 def test_a_model_that_is_spoiled_on_disk(running, state: Path, digits_cnn_path: Path) -> None:
@@ -99,9 +85,9 @@ def test_a_model_that_is_spoiled_on_disk(running, state: Path, digits_cnn_path: 
         assert [model.model_id for model in client.list_models()] == [MODEL]
 
 
-def test_a_state_that_can_not_be_written_ends_the_server_with_a_sentence(models: Path) -> None:
+def test_a_state_that_can_not_be_written_ends_the_server_with_a_sentence(digits_models: Path) -> None:
     command = [sys.executable, "-c", "from endoscope_server.commands import serve; serve()"]
-    command += ["--listen", "127.0.0.1:0", "--state", "/proc/endoscope", "--models", str(models)]
+    command += ["--listen", "127.0.0.1:0", "--state", "/proc/endoscope", "--models", str(digits_models)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "/proc/endoscope" in done.stderr
@@ -131,8 +117,8 @@ def test_connections_that_say_nothing(running) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_the_end_under_load(start_server, state: Path, models: Path) -> None:
-    with start_server(state, models, "--grace", "1") as running:
+def test_the_end_under_load(start_server, state: Path, digits_models: Path) -> None:
+    with start_server(state, digits_models, "--grace", "1") as running:
         stub = gradient_pb2_grpc.GradientServiceStub(running.channel)
         request = gradient_pb2.VisualizeClassRequest(model=MODEL, classes=[3], steps=100_000)
         codes: list[grpc.StatusCode] = []
