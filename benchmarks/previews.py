@@ -9,40 +9,16 @@ turns; the best round of each counts.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from lite import MODELS, model
+from processes import endoscope_server
 
 import endoscope
 
 NAME = "efficientnet-lite0"
 CLASSES = (967, 88, 947)
-
-
-@contextlib.contextmanager
-def server(models: Path) -> Iterator[str]:
-    """A server of our own; where it listens."""
-    with tempfile.TemporaryDirectory() as folder:
-        port = Path(folder) / "port"
-        command = [sys.executable, "-c", "from endoscope_server.commands import serve; serve()"]
-        command += ["--listen", "127.0.0.1:0", "--models", str(models)]
-        command += ["--state", folder, "--port-file", str(port)]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        try:
-            while not port.exists():
-                if process.poll() is not None:
-                    raise RuntimeError("the server did not start")
-                time.sleep(0.1)
-            yield f"127.0.0.1:{port.read_text()}"
-        finally:
-            process.terminate()
-            process.wait(20)
 
 
 def main() -> None:
@@ -54,7 +30,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=MODELS)
     arguments = parser.parse_args()
     model(NAME, arguments.models)
-    with server(arguments.models) as target, endoscope.connect(target) as client:
+    with endoscope_server(arguments.models) as (_, target), endoscope.connect(target) as client:
 
         def seconds(classes: tuple[int, ...], every: int) -> float:
             began = time.perf_counter()

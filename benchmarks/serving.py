@@ -14,7 +14,6 @@ import contextlib
 import os
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,6 +25,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import onnxruntime as ort
+from processes import endoscope_server, started
 from serving_peers import NAME, start_mlserver
 
 from endoscope_server.protocols import grpc_service_pb2 as pb
@@ -162,21 +162,6 @@ def own_seconds(family: Sequence[int]) -> float:
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], port_file: Path) -> Iterator[tuple[int, str]]:
-    """A server process: its id and its address."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while not port_file.is_file() or not port_file.read_text():
-            if process.poll() is not None:
-                raise RuntimeError(f"{command} ended with {process.returncode}")
-            time.sleep(0.1)
-        yield process.pid, f"127.0.0.1:{port_file.read_text()}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@contextlib.contextmanager
 def servers(
     model: Path, mlserver: Path | None, options: Sequence[str]
 ) -> Iterator[dict[str, tuple[int, str]]]:
@@ -186,13 +171,10 @@ def servers(
         models = folder / "models"
         models.mkdir()
         (models / f"{NAME}.onnx").symlink_to(model.resolve())
-        ours = [sys.executable, "-c", "from endoscope_server.commands import serve; serve()"]
-        ours += ["--listen", "127.0.0.1:0", "--state", str(folder / "state"), "--models", str(models)]
-        ours += ["--port-file", str(folder / "ours"), *options]
         plain = [sys.executable, str(Path(__file__).with_name("serving_peers.py")), str(model)]
         plain += [str(folder / "plain")]
         found = {
-            "endoscope": stack.enter_context(started(ours, folder / "ours")),
+            "endoscope": stack.enter_context(endoscope_server(models, options)),
             "plain grpc.aio": stack.enter_context(started(plain, folder / "plain")),
         }
         if mlserver:

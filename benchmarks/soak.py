@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
-import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -20,29 +17,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from lite import model, photos
+from processes import endoscope_server
 
 import endoscope
-import endoscope_zoo
 from endoscope import objectives
 from endoscope.errors import EndoscopeError, ResourceExhausted
 
 MODEL = "efficientnet-lite0"
-CACHE = Path(__file__).parents[1] / ".cache" / "zoo"
 
 Answer = Callable[[endoscope.Client], np.ndarray]
 
 
-def pictures() -> list[Image.Image]:
-    """Two real photos."""
-    import skimage.data
-
-    return [Image.fromarray(getattr(skimage.data, name)()) for name in ("chelsea", "coffee")]
-
-
 def methods() -> Mapping[str, Answer]:
     """What the clients ask, and what of the answer is compared."""
-    cat, coffee = pictures()
+    found = photos()
+    cat, coffee = found["chelsea"], found["coffee"]
     return {
         "classify": lambda client: np.array([score.logit for score in client.classify(MODEL, cat)[0].top]),
         "activations": lambda client: (
@@ -116,19 +106,9 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=5)
     options = parser.parse_args()
-    if not (CACHE / f"{MODEL}.onnx").is_file():
-        endoscope_zoo.get(MODEL).export(CACHE)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        target = f"127.0.0.1:{free.getsockname()[1]}"
-    with tempfile.TemporaryDirectory() as state:
-        command = [sys.executable, "-m", "endoscope", "serve", "--listen", target, "--state", state]
-        server = subprocess.Popen([*command, "--models", str(CACHE), "--log-level", "error"])
-        try:
-            return soak(target, server.pid, options.clients, options.minutes)
-        finally:
-            server.terminate()
-            server.wait(30)
+    folder = model(MODEL).parent
+    with endoscope_server(folder, ["--log-level", "error"]) as (process, target):
+        return soak(target, process, options.clients, options.minutes)
 
 
 def soak(target: str, process: int, clients: int, minutes: float) -> int:
