@@ -1,11 +1,11 @@
 import { useEffect, useState } from "preact/hooks";
 
+import { Drop } from "./Drop";
 import { photo, takePhoto } from "./photo";
 
 /** Where a photo is dropped, pasted or chosen. */
 export function PhotoDrop() {
   const taken = photo.use();
-  const [over, setOver] = useState(false);
   const [trouble, setTrouble] = useState("");
 
   async function take(file: File | null | undefined) {
@@ -25,29 +25,13 @@ export function PhotoDrop() {
       <span class="label" id="photo-label">
         Photo
       </span>
-      <label
-        class={`drop ${over ? "over" : ""} ${taken ? "filled" : ""}`}
-        onDragOver={(event) => {
-          event.preventDefault();
-          setOver(true);
-        }}
-        onDragLeave={() => setOver(false)}
-        onDrop={(event) => {
-          event.preventDefault();
-          setOver(false);
-          void take(event.dataTransfer?.files[0]);
-        }}
+      <Drop
+        class={taken ? "filled" : ""}
+        accept="image/*"
+        name={{ "aria-labelledby": "photo-label" }}
+        onDrop={(transfer) => void take(transfer.files[0])}
+        onPick={(files) => void take(files[0])}
       >
-        <input
-          class="hidden"
-          type="file"
-          accept="image/*"
-          aria-labelledby="photo-label"
-          onChange={(event) => {
-            void take(event.currentTarget.files?.[0]);
-            event.currentTarget.value = "";
-          }}
-        />
         {taken ? (
           <>
             <img src={taken.url} alt={`The photo ${taken.name}`} />
@@ -62,7 +46,7 @@ export function PhotoDrop() {
             Drop, paste or <span class="as-link">choose</span> a photo
           </span>
         )}
-      </label>
+      </Drop>
       {trouble && (
         <p class="small trouble" role="alert">
           {trouble}

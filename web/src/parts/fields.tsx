@@ -130,6 +130,11 @@ export function NumberField(props: { label: string; value: number; min: number; 
   );
 }
 
+/** The seed of all randomness. */
+export function Seed({ value, onChange }: { value: number; onChange: (value: number) => void }) {
+  return <NumberField label="Seed" value={value} min={0} max={2 ** 31 - 1} onChange={onChange} />;
+}
+
 /** What is seldom changed. */
 export function More({ children }: { children: ComponentChildren }) {
   return (

@@ -7,7 +7,7 @@ import { AttackMethod, type Adversarial as Attacked, type Adversarials, Norm } f
 import { labelOf } from "../models";
 import { Banner, Empty } from "../parts/Banner";
 import { Bars } from "../parts/Bars";
-import { Choice, More, NumberField, Segments, Slider } from "../parts/fields";
+import { Choice, More, Seed, Segments, Slider } from "../parts/fields";
 import { Line } from "../parts/Line";
 import { ClassPicker } from "../parts/pickers";
 import { asImage, photo } from "../parts/photo";
@@ -96,7 +96,7 @@ export function Adversarial({ id, model }: RoomProps) {
           )}
           <ClassPicker model={model} value={target} onChange={setTarget} label="To be seen as" optional="anything else" />
           <More>
-            <NumberField label="Seed" value={seed} min={0} max={2 ** 31 - 1} onChange={setSeed} />
+            <Seed value={seed} onChange={setSeed} />
           </More>
         </>
       }

@@ -7,7 +7,7 @@ import { ClassPreset, type ClassVisualization } from "../generated/endoscope/v1/
 import { labelOf } from "../models";
 import { Banner, Empty } from "../parts/Banner";
 import { Bars } from "../parts/Bars";
-import { More, NumberField, Segments, Slider } from "../parts/fields";
+import { More, Seed, Segments, Slider } from "../parts/fields";
 import { Line } from "../parts/Line";
 import { ClassPicker } from "../parts/pickers";
 import { Download, Picture } from "../parts/Picture";
@@ -71,7 +71,7 @@ export function ClassRoom({ id, model }: RoomProps) {
           <Segments label="How" value={preset} options={PRESETS} onChange={setPreset} hint={HINTS[preset]} />
           <Slider label="Steps" value={steps} min={8} max={512} step={8} onChange={setSteps} />
           <More>
-            <NumberField label="Seed" value={seed} min={0} max={2 ** 31 - 1} onChange={setSeed} />
+            <Seed value={seed} onChange={setSeed} />
           </More>
         </>
       }

@@ -13,6 +13,8 @@ import {
 import { ImageSchema } from "../generated/endoscope/v1/image_pb";
 import { idOf } from "../models";
 import { Banner, Empty, Waiting } from "../parts/Banner";
+import { Drop } from "../parts/Drop";
+import { Sending } from "../parts/Sending";
 import { percent, plural } from "../words";
 
 export function Datasets() {
@@ -139,7 +141,6 @@ function messageOf({ name, file }: Found): Piece {
 }
 
 function Upload() {
-  const [over, setOver] = useState(false);
   const [name, setName] = useState("pictures");
   const [sent, setSent] = useState<{ count: number; share: number }>();
   const [failure, setFailure] = useState<Failure>();
@@ -168,8 +169,8 @@ function Upload() {
     changes.set(changes.get() + 1);
   }
 
-  const chosen = (files: FileList | null) =>
-    void upload([...(files ?? [])].map((file) => ({ name: file.webkitRelativePath || file.name, file })));
+  const chosen = (files: FileList) =>
+    void upload([...files].map((file) => ({ name: file.webkitRelativePath || file.name, file })));
 
   return (
     <section class="add" aria-labelledby="add-title">
@@ -187,47 +188,27 @@ function Upload() {
           onInput={(event) => setName(event.currentTarget.value)}
         />
       </div>
-      <label
-        class={`drop wide ${over ? "over" : ""}`}
-        onDragOver={(event) => {
-          event.preventDefault();
-          setOver(true);
-        }}
-        onDragLeave={() => setOver(false)}
-        onDrop={(event) => {
-          event.preventDefault();
-          setOver(false);
-          if (event.dataTransfer) void dropped(event.dataTransfer).then(upload);
-        }}
+      <Drop
+        class="wide"
+        accept="image/*"
+        multiple
+        disabled={sent !== undefined}
+        name={{ "aria-label": "Add pictures to the dataset" }}
+        onDrop={(transfer) => void dropped(transfer).then(upload)}
+        onPick={chosen}
       >
-        <input
-          class="hidden"
-          type="file"
-          accept="image/*"
-          multiple
-          aria-label="Add pictures to the dataset"
-          disabled={sent !== undefined}
-          onChange={(event) => {
-            chosen(event.currentTarget.files);
-            event.currentTarget.value = "";
-          }}
-        />
         <span>
           Drop pictures or folders here, or <span class="as-link">choose some</span>
         </span>
         <span class="small muted">They are added to “{name}”, which is made if it is not there.</span>
-      </label>
+      </Drop>
       {sent && (
-        <div class="progress">
-          <div class="progress-words small">
-            <span role="status">{sent.share < 1 ? `Sending ${plural(sent.count, "picture")}` : "Storing them"}</span>
-            <span class="numbers muted">{percent(sent.share)}</span>
-          </div>
-          <progress aria-label="Sent" value={sent.share < 1 ? sent.share : undefined} />
-          <button type="button" class="button stop" onClick={() => controller.current?.abort()}>
-            Stop
-          </button>
-        </div>
+        <Sending
+          share={sent.share}
+          words={sent.share < 1 ? `Sending ${plural(sent.count, "picture")}` : "Storing them"}
+          numbers={percent(sent.share)}
+          onStop={() => controller.current?.abort()}
+        />
       )}
       <Banner failure={failure} />
     </section>

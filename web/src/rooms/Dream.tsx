@@ -5,7 +5,7 @@ import { gradients } from "../api/clients";
 import { useJob } from "../api/job";
 import type { Dream as Dreamed } from "../generated/endoscope/v1/gradient_pb";
 import { Banner, Empty } from "../parts/Banner";
-import { More, NumberField, Segments, Slider } from "../parts/fields";
+import { More, Seed, Segments, Slider } from "../parts/fields";
 import { LayerPicker } from "../parts/pickers";
 import { asImage, photo } from "../parts/photo";
 import { PhotoDrop } from "../parts/PhotoDrop";
@@ -90,7 +90,7 @@ export function Dream({ id, model }: RoomProps) {
               onChange={setStepSize}
             />
             <Slider label="Jitter" value={jitter} min={0} max={64} show={(value) => `${value} px`} onChange={setJitter} />
-            <NumberField label="Seed" value={seed} min={0} max={2 ** 31 - 1} onChange={setSeed} />
+            <Seed value={seed} onChange={setSeed} />
           </More>
         </>
       }

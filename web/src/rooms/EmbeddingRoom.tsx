@@ -8,7 +8,7 @@ import { useDataset } from "../datasets";
 import { type Embedding, EmbeddingMethod, type NeighborList } from "../generated/endoscope/v1/activation_pb";
 import { floats } from "../tensors";
 import { Banner, Empty, Waiting } from "../parts/Banner";
-import { More, NumberField, Segments, Slider } from "../parts/fields";
+import { More, Seed, Segments, Slider } from "../parts/fields";
 import { NeighborStrip } from "../parts/NeighborStrip";
 import { DatasetPicker, LayerPicker } from "../parts/pickers";
 import { Picture } from "../parts/Picture";
@@ -102,7 +102,7 @@ export function EmbeddingRoom({ id, model }: RoomProps) {
             </>
           )}
           <More>
-            <NumberField label="Seed" value={seed} min={0} max={2 ** 31 - 1} onChange={setSeed} />
+            <Seed value={seed} onChange={setSeed} />
           </More>
         </>
       }

@@ -7,7 +7,7 @@ import { FoolingMethod, type FoolingImages } from "../generated/endoscope/v1/gra
 import { labelOf } from "../models";
 import { Banner, Empty } from "../parts/Banner";
 import { Bars } from "../parts/Bars";
-import { More, NumberField, Segments, Slider } from "../parts/fields";
+import { More, Seed, Segments, Slider } from "../parts/fields";
 import { Line } from "../parts/Line";
 import { ClassPicker } from "../parts/pickers";
 import { Download, Picture } from "../parts/Picture";
@@ -76,7 +76,7 @@ export function Fooling({ id, model }: RoomProps) {
             onChange={setConfidence}
           />
           <More>
-            <NumberField label="Seed" value={seed} min={0} max={2 ** 31 - 1} onChange={setSeed} />
+            <Seed value={seed} onChange={setSeed} />
           </More>
         </>
       }

@@ -7,7 +7,7 @@ import type { Inversion, LayerInversion } from "../generated/endoscope/v1/gradie
 import type { Model } from "../generated/endoscope/v1/model_pb";
 import { Banner, Empty } from "../parts/Banner";
 import { Curve } from "../parts/Curve";
-import { More, NumberField, Slider } from "../parts/fields";
+import { More, Seed, Slider } from "../parts/fields";
 import { asImage, photo } from "../parts/photo";
 import { PhotoDrop } from "../parts/PhotoDrop";
 import { Picture } from "../parts/Picture";
@@ -79,7 +79,7 @@ export function InversionRoom({ id, model }: RoomProps) {
           </fieldset>
           <Slider label="Steps for each layer" value={steps} min={20} max={1200} step={20} onChange={setSteps} />
           <More>
-            <NumberField label="Seed" value={seed} min={0} max={2 ** 31 - 1} onChange={setSeed} />
+            <Seed value={seed} onChange={setSeed} />
           </More>
         </>
       }

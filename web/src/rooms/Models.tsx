@@ -6,6 +6,8 @@ import { field, send, whole } from "../api/upload";
 import { type Model, ModelService, ModelState, UploadModelRequestSchema } from "../generated/endoscope/v1/model_pb";
 import { forgetModel, idOf, useFetched } from "../models";
 import { Banner, Empty, Waiting } from "../parts/Banner";
+import { Drop } from "../parts/Drop";
+import { Sending } from "../parts/Sending";
 import { link } from "../router";
 import { bytes, percent } from "../words";
 
@@ -68,7 +70,6 @@ function ModelCard({ model }: { model: Model }) {
 const CHUNK = 2 ** 21;
 
 function Upload({ onDone }: { onDone: () => void }) {
-  const [over, setOver] = useState(false);
   const [sent, setSent] = useState<{ id: string; share: number }>();
   const [failure, setFailure] = useState<Failure>();
   const controller = useRef<AbortController>(undefined);
@@ -103,48 +104,29 @@ function Upload({ onDone }: { onDone: () => void }) {
 
   return (
     <section aria-label="Add a model">
-      <label
-        class={`drop wide ${over ? "over" : ""}`}
-        onDragOver={(event) => {
-          event.preventDefault();
-          setOver(true);
-        }}
-        onDragLeave={() => setOver(false)}
-        onDrop={(event) => {
-          event.preventDefault();
-          setOver(false);
-          void upload(event.dataTransfer?.files[0]);
-        }}
+      <Drop
+        class="wide"
+        accept=".onnx"
+        disabled={sent !== undefined}
+        name={{ "aria-label": "Add a model: an ONNX file" }}
+        onDrop={(transfer) => void upload(transfer.files[0])}
+        onPick={(files) => void upload(files[0])}
       >
-        <input
-          class="hidden"
-          type="file"
-          accept=".onnx"
-          aria-label="Add a model: an ONNX file"
-          disabled={sent !== undefined}
-          onChange={(event) => {
-            void upload(event.currentTarget.files?.[0]);
-            event.currentTarget.value = "";
-          }}
-        />
         <span>
           Drop an <code>.onnx</code> file here, or <span class="as-link">choose one</span>
         </span>
         <span class="small muted">
           It is verified as it arrives: each of its values, mirror against ONNX Runtime.
         </span>
-      </label>
+      </Drop>
       {sent && (
-        <div class="progress spaced">
-          <div class="progress-words small">
-            <span role="status">{sent.share < 1 ? `Sending ${sent.id}` : `Verifying ${sent.id}`}</span>
-            <span class="numbers muted">{sent.share < 1 ? percent(sent.share) : ""}</span>
-          </div>
-          <progress aria-label="Sent" value={sent.share < 1 ? sent.share : undefined} />
-          <button type="button" class="button stop" onClick={() => controller.current?.abort()}>
-            Stop
-          </button>
-        </div>
+        <Sending
+          class="spaced"
+          share={sent.share}
+          words={sent.share < 1 ? `Sending ${sent.id}` : `Verifying ${sent.id}`}
+          numbers={sent.share < 1 ? percent(sent.share) : ""}
+          onStop={() => controller.current?.abort()}
+        />
       )}
       <Banner failure={failure} />
     </section>
