@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import TypeVar
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console, Group
@@ -13,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from endoscope.cli.session import Session
 from endoscope.cli.terminal_pictures import terminal_pictures
+from endoscope.errors import Cancelled, EndoscopeError
 from endoscope.results.jobs import Header, Step
 from endoscope.streams import Stream
 
@@ -35,16 +38,50 @@ def follow(session: Session, stream: Stream[T], *, show: bool = False, ours: boo
     Raises:
         click.Abort: after Ctrl-C.
     """
-    try:
-        with stream, _shown(session, show) as display:
+
+    def leave() -> None:
+        if ours:
+            with contextlib.suppress(EndoscopeError):
+                stream.cancel()
+        stream.close()
+
+    with stream, _interrupted_by(leave) as interrupted, _shown(session, show) as display:
+        try:
             display.begin(stream.header)
             for step in stream:
                 display.advance(step)
             return stream.result()
-    except KeyboardInterrupt:
-        if ours:
-            stream.cancel()
-        raise click.Abort from None
+        except Cancelled:
+            if interrupted.is_set():
+                raise click.Abort from None
+            raise
+
+
+@contextlib.contextmanager
+def _interrupted_by(leave: Callable[[], None]) -> Iterator[threading.Event]:
+    """Let the first Ctrl-C leave by a call in another thread; a second breaks in, as it does otherwise.
+
+    An exception out of nowhere, while gRPC holds a lock, may hang the process or be lost.
+    """
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    leaving = threading.Thread(target=leave, daemon=True)
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(*_: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        interrupted.set()
+        leaving.start()
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if interrupted.is_set():
+            leaving.join()
 
 
 class _Display:
