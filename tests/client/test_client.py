@@ -150,6 +150,7 @@ def test_each_gradient_method_answers(client, photos) -> None:
     assert [item.method for item in seen.attributions] == ["gradient", "grad_cam"]
     assert [item.values.shape[0] for item in seen.attributions] == [3, 1]
     assert seen.attributions[0].completeness_error is None
+    assert seen.original.size == seen.attributions[0].picture.size
 
 
 def test_datasets_and_searches(client, photos) -> None:

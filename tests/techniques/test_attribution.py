@@ -261,6 +261,7 @@ def test_scores_tell_a_good_map_from_its_opposite(lite0_subject: Subject, coffee
     asked = with_defaults(lite0_subject, asked)
     _, found = drain(attribute(lite0_subject, asked))
     item = found.items[0]
+    assert (found.original == np.rint(coffee * 255)).all()
     assert item.insertion_curve[-1] == item.deletion_curve[0] == pytest.approx(found.score.probability)
     assert item.deletion_curve[-1] < 0.01
     assert item.insertion == pytest.approx(np.trapezoid(item.insertion_curve, dx=1 / 32))

@@ -272,11 +272,13 @@ class Attributions(Showing):
         attributions: One a method.
         score: The class that was explained, with its scores.
         provenance: What made it.
+        original: The picture as the model saw it.
     """
 
     attributions: tuple[Attribution, ...]
     score: ClassScore
     provenance: Provenance
+    original: Picture
 
     def shown(self) -> Sequence[Shown]:
         """One heat map a method."""

@@ -1741,6 +1741,7 @@ class Attributions(_message.Message):
     ATTRIBUTIONS_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    ORIGINAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def attributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attribution]:
         """One for each method, in the order of the request."""
@@ -1753,16 +1754,21 @@ class Attributions(_message.Message):
     def provenance(self) -> _job_pb2.Provenance:
         """What made it."""
 
+    @_builtins.property
+    def original(self) -> _image_pb2.Image:
+        """The picture as the model saw it."""
+
     def __init__(
         self,
         *,
         attributions: _abc.Iterable[Global___Attribution] | None = ...,
         score: _image_pb2.ClassScore | None = ...,
         provenance: _job_pb2.Provenance | None = ...,
+        original: _image_pb2.Image | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance", "score", b"score"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["original", b"original", "provenance", b"provenance", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributions", b"attributions", "provenance", b"provenance", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributions", b"attributions", "original", b"original", "provenance", b"provenance", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

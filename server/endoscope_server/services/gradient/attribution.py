@@ -31,7 +31,11 @@ def prepare(model: Model, subject: Subject, request: gradient_pb2.AttributeReque
 
     def to_result(found: Attributions, provenance: job_pb2.Provenance) -> gradient_pb2.Attributions:
         picture = Pictures(request, provenance)
-        message = gradient_pb2.Attributions(score=to_score(found.score, model.card), provenance=provenance)
+        message = gradient_pb2.Attributions(
+            score=to_score(found.score, model.card),
+            provenance=provenance,
+            original=picture(found.original),
+        )
         for item in found.items:
             message.attributions.add(
                 method=gradient_pb2.AttributionMethod.Value(f"ATTRIBUTION_METHOD_{item.method.name}"),

@@ -153,10 +153,12 @@ class Attributions:
     Attributes:
         items: One for each method.
         score: Of the class that was explained, by ONNX Runtime.
+        original: The picture as the model saw it, channels x height x width in 8 bits.
     """
 
     items: tuple[Attribution, ...]
     score: ClassScore
+    original: NDArray[np.uint8]
 
 
 def with_defaults(subject: Subject, parameters: AttributionParameters) -> AttributionParameters:
@@ -233,7 +235,7 @@ def attribute(
         memory.freeze()
     items = (Attribution(method, *item) for method, item in zip(parameters.methods, at.items, strict=True))
     (score_found,) = scores_of(subject.judged_logits(pixels[None]), [question.class_index])
-    return Attributions(tuple(items), score_found)
+    return Attributions(tuple(items), score_found, pixels)
 
 
 def question_of(subject: Subject, parameters: AttributionParameters) -> Question:
