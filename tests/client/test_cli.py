@@ -142,6 +142,7 @@ def test_filters_and_activations(cli, cli_json, photo_files) -> None:
     assert len(told["activations"][0]["top_units"][0]["units"]) == 2
     assert np.load("t.npz")["_conv_stem"].shape == (1, 32, 112, 112)
     assert "nowhere" in cli("activations", cat, "-l", "nowhere", code=1).stderr
+    assert all(cli("activations", cat, "-l", "_conv_stem", "-o", "maps").stdout.splitlines())
 
 
 def test_visualize_class_by_label(cli, cli_json) -> None:

@@ -75,11 +75,11 @@ class Session:
 
         Args:
             result: A result, or what JSON can hold.
-            shown: What people see.
+            shown: What people see; nothing is printed of what is empty.
             files: Where its pictures were saved.
         """
         if not self.as_json:
-            for item in shown:
+            for item in filter(None, shown):
                 self.out.print(Text(item) if isinstance(item, str) else item, soft_wrap=isinstance(item, str))
             for file in files:
                 self.out.print(Text.assemble(("saved", "green"), f" {file}"), soft_wrap=True)
