@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import endoscope
 from endoscope.errors import ResourceExhausted
-from endoscope.v1 import gradient_pb2, gradient_pb2_grpc, job_pb2, model_pb2, model_pb2_grpc
+from endoscope.v1 import (
+    gradient_pb2,
+    gradient_pb2_grpc,
+    image_pb2,
+    job_pb2,
+    job_service_pb2,
+    job_service_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    tensor_pb2,
+)
+from endoscope_server.protocols import grpc_service_pb2 as inference_pb2
+from endoscope_server.protocols import grpc_service_pb2_grpc as inference_pb2_grpc
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +54,22 @@ def running_job(channel: grpc.Channel) -> Iterator[Any]:
         stream.cancel()
 
 
-def retry_of(error: Any) -> float:
+def details_of(error: Any) -> tuple[error_details_pb2.ErrorInfo, float | None]:
+    """What programs are told of an error, and the seconds after which to try again."""
     content = dict(error.trailing_metadata())["grpc-status-details-bin"]
-    retry = error_details_pb2.RetryInfo()
-    (found,) = [part for part in status_pb2.Status.FromString(content).details if part.Unpack(retry)]
-    assert found.Is(error_details_pb2.RetryInfo.DESCRIPTOR)
-    return retry.retry_delay.ToMilliseconds() / 1000
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    retry_after = None
+    for part in status_pb2.Status.FromString(content).details:
+        part.Unpack(info)
+        if part.Unpack(retry):
+            retry_after = retry.retry_delay.ToMilliseconds() / 1000
+    return info, retry_after
+
+
+def retry_of(error: Any) -> float:
+    retry_after = details_of(error)[1]
+    assert retry_after is not None
+    return retry_after
 
 
 def test_a_client_has_its_share(small, failure) -> None:
@@ -84,3 +108,71 @@ def test_a_job_that_can_not_fit_is_refused_before_it_begins(small, failure) -> N
     assert "expected at most 64 MiB" in sentence
     request.height = request.width = 16
     assert list(stub.VisualizeClass(request))[-1].HasField("result")
+
+
+def inference(rows: int) -> inference_pb2.ModelInferRequest:
+    pixels = np.full((rows, 1, 32, 32), 0.5, np.float32)
+    request = inference_pb2.ModelInferRequest(model_name="digits-cnn", raw_input_contents=[pixels.tobytes()])
+    request.inputs.add(name="input", datatype="FP32", shape=pixels.shape)
+    return request
+
+
+def test_inference_beyond_the_queue_is_told_when_to_try_again(start_server, digits_models, tmp_path) -> None:
+    options = ("--max-calls", "2000", "--client-calls", "2000")
+    with start_server(tmp_path, digits_models, *options) as running:
+        stub = inference_pb2_grpc.GRPCInferenceServiceStub(running.channel)
+        assert stub.ModelInfer(inference(1), timeout=30).outputs
+        # They keep all runners busy.
+        large = [stub.ModelInfer.future(inference(8000), timeout=100) for _ in range(4)]
+        calls = [stub.ModelInfer.future(inference(1), timeout=100) for _ in range(1200)]
+        errors = [error for error in (call.exception() for call in calls) if error is not None]
+        assert errors
+        for error in errors:
+            info, retry_after = details_of(error)
+            assert (error.code(), info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+            assert retry_after == 1.0
+        assert [call.result().outputs[0].shape[0] for call in large] == [8000] * 4
+        assert stub.ModelInfer(inference(1), timeout=30).outputs
+
+
+def test_jobs_that_fill_the_disks_quota_are_named_with_the_time_to_try_again(
+    start_server, digits_models, tmp_path
+) -> None:
+    quota = 2**20
+
+    def request(size: int) -> gradient_pb2.CreateAdversarialRequest:
+        pixels = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+        tensor = tensor_pb2.Tensor(
+            data_type=tensor_pb2.DATA_TYPE_UINT8, shape=[size // 64, 64], data=pixels.tobytes()
+        )
+        return gradient_pb2.CreateAdversarialRequest(
+            model="models/digits-cnn",
+            images=[image_pb2.Image(pixels=tensor)],
+            method=gradient_pb2.ATTACK_METHOD_PGD,
+            confidence=1e4,
+            steps=1000,
+            restarts=100,
+            options=job_pb2.JobOptions(detached=True, preview_every=0),
+        )
+
+    def refusal(size: int) -> tuple[error_details_pb2.ErrorInfo, float | None]:
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.CreateAdversarial(request(size)))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        return details_of(caught.value)
+
+    with start_server(tmp_path, digits_models, "--job-quota", str(quota)) as running:
+        stub = gradient_pb2_grpc.GradientServiceStub(running.channel)
+        jobs = job_service_pb2_grpc.JobServiceStub(running.channel)
+        name = next(stub.CreateAdversarial(request(640_000))).header.job
+        info, retry_after = refusal(300_032)
+        assert (info.reason, info.metadata["largest_job"], retry_after) == ("DISK_QUOTA", name, 30.0)
+        # Nobody need wait for what will never fit.
+        info, retry_after = refusal(quota)
+        assert (info.reason, retry_after) == ("DISK_QUOTA", None)
+        jobs.CancelJob(job_service_pb2.CancelJobRequest(name=name))
+        deadline = time.monotonic() + 20
+        while any((tmp_path / "jobs" / "files" / name[5:]).glob("request")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert next(stub.CreateAdversarial(request(300_032))).header.job

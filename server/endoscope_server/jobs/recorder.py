@@ -23,6 +23,8 @@ _PAUSE = 5.0
 """Seconds until something that could not be written is tried again, and between looks at what expires."""
 _RESERVE = 2**20
 """Bytes that a new job must find free beside its request."""
+QUOTA_RETRY_AFTER = 30.0
+"""Seconds after which jobs that fill the quota may have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +98,31 @@ class Recorder:
     def admit(self, size: int) -> None:
         """Whether a job with a request of so many bytes could be kept.
 
+        Jobs that ended are in nobody's way: they go where room is needed.
+
         Raises:
-            LimitExceeded: if jobs that have not ended fill the disk's quota.
+            LimitExceeded: if it is larger than the disk's quota, or jobs that have not ended fill that; then
+                with the time to try again, and the largest of them.
         """
-        store = self._store
+        store, quota = self._store, self._keeping.quota
         if store is None:
             return
-        taken = store.used - sum(map(store.size, tuple(self._expiries)))
-        if taken + size + min(_RESERVE, self._keeping.quota // 4) > self._keeping.quota:
+        needed = size + min(_RESERVE, quota // 4)
+        if needed > quota:
             raise LimitExceeded(
-                f"jobs that have not ended take {taken} of {self._keeping.quota} bytes of disk, which leaves "
-                f"no room for this one of {size}; try again later",
+                f"the job needs {needed} bytes of disk, expected at most {quota}", reason="DISK_QUOTA"
+            )
+        going_on = {name: taken for name, taken in store.sizes().items() if name not in self._expiries}
+        taken = sum(going_on.values())
+        if taken + needed > quota:
+            largest = max(going_on, key=going_on.__getitem__)
+            raise LimitExceeded(
+                f"jobs that have not ended take {taken} of {quota} bytes of disk, which leaves no room for "
+                f"the {needed} that this one needs; try again when they have ended, or cancel one, such as "
+                f"jobs/{largest} of {going_on[largest]} bytes",
                 reason="DISK_QUOTA",
+                metadata={"largest_job": f"jobs/{largest}"},
+                retry_after=QUOTA_RETRY_AFTER,
             )
 
     def touch(self, job: Job, *, urgent: bool = False) -> None:
@@ -200,7 +215,7 @@ class Recorder:
                     if self._make_room(store, len(unsaved.result), job):
                         store.write(job.identifier, RESULT, unsaved.result)
                     else:
-                        state, error = JobState.FAILED, _too_large(len(unsaved.result))
+                        state, error = JobState.FAILED, _too_large(len(unsaved.result), self._keeping.quota)
                         logger.warning("the result of job %s: %s", job.identifier, error.message)
                 if unsaved.preview[1] is not None:
                     store.write(job.identifier, PREVIEW, preview_to_bytes(unsaved.preview))
@@ -259,9 +274,11 @@ class Recorder:
         store.remove(identifier)
 
 
-def _too_large(size: int) -> LimitExceeded:
+def _too_large(size: int, quota: int) -> LimitExceeded:
     return LimitExceeded(
         f"it has {size} bytes, which don't fit into the disk's quota, and could be had only until the server "
         "stopped",
         reason="DISK_QUOTA",
+        # What would fit was kept out by jobs that had not ended.
+        retry_after=QUOTA_RETRY_AFTER if size <= quota else None,
     )

@@ -131,11 +131,13 @@ class Record:
 def error_to_json(error: EndoscopeError) -> str:
     """An error as text."""
     told = [type(error).__name__, error.message, error.field, error.reason, dict(error.metadata)]
-    return json.dumps(told)
+    return json.dumps([*told, error.retry_after])
 
 
 def error_from_json(text: str) -> EndoscopeError:
     """The error that :func:`error_to_json` told."""
-    name, message, field, reason, metadata = json.loads(text)
+    # Older servers did not keep the time to try again.
+    name, message, field, reason, metadata, *rest = json.loads(text)
     kind: type[EndoscopeError] = getattr(errors, name, EndoscopeError)
-    return kind(message, field=field, reason=reason, metadata=metadata)
+    retry_after = rest[0] if rest else None
+    return kind(message, field=field, reason=reason, metadata=metadata, retry_after=retry_after)

@@ -94,13 +94,12 @@ class JobStore:
     @property
     def used(self) -> int:
         """About how many bytes all jobs take."""
-        with self._sizes_lock:
-            return sum(sum(sizes.values()) for sizes in self._sizes.values())
+        return sum(self.sizes().values())
 
-    def size(self, identifier: str) -> int:
-        """About how many bytes a job takes."""
+    def sizes(self) -> dict[str, int]:
+        """About how many bytes each job takes."""
         with self._sizes_lock:
-            return sum(self._sizes.get(identifier, {}).values())
+            return {identifier: sum(sizes.values()) for identifier, sizes in self._sizes.items()}
 
     def load(self) -> list[Record]:
         """All jobs in the order of their arrival; files that belong to none are removed."""

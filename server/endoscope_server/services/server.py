@@ -70,6 +70,9 @@ BESIDE = (
 
 MAX_REQUEST_BYTES = 256 * 2**20
 
+MAX_PENDING = 100_000
+"""Calls that wait to be looked at: beyond a thousand gRPC itself would cancel some, without a reason."""
+
 
 class Server:
     """A server that is built; it listens after :meth:`start`."""
@@ -111,6 +114,8 @@ class Server:
             options=[
                 ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.server.max_pending_requests", MAX_PENDING),
+                ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
                 ("grpc.so_reuseport", 0),
                 ("grpc.enable_channelz", 1),
             ],
