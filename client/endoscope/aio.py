@@ -21,6 +21,7 @@ from endoscope.calls import (
     models,
     replaying,
     searches,
+    techniques,
     visualizing,
 )
 from endoscope.calls.call import Paged, Streaming, Unary, cancelling, set_signature
@@ -178,6 +179,9 @@ class AsyncClient:
     create_adversarial = _method(judging.create_adversarial)
     create_fooling_image = _method(judging.create_fooling_image)
     attribute = _method(judging.attribute)
+
+    list_techniques = _method(techniques.list_techniques)
+    run_technique = _method(techniques.run_technique)
 
     list_datasets = _method(datasets.list_datasets)
     get_dataset = _method(datasets.get_dataset)

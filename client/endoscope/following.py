@@ -23,6 +23,7 @@ from endoscope.results.gradients import (
 )
 from endoscope.results.jobs import Header, Step
 from endoscope.results.searches import ActivatingPatches, Embedding, Neighbors
+from endoscope.results.techniques import TechniqueResult
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ _KINDS: Mapping[str, type[Any]] = {
         FeatureVisualization,
         FoolingImages,
         Inversion,
+        TechniqueResult,
     )
 } | {"FindNeighborsResponse": Neighbors}
 _FIRST_PAUSE = 0.1

@@ -160,6 +160,11 @@ class Settings(BaseModel):
         description="Folder below which clients may make datasets of what is there; may be given several "
         "times, and has colons between its paths in the environment.",
     )
+    techniques: Annotated[Folder | None, Flag("Models and data", "FOLDER")] = Field(
+        default=None,
+        description="Folder of Python files that each add a technique. They are run as this server's own "
+        "code: give a folder that nobody else may write to.",
+    )
     approximate_above: Annotated[int, Flag("Models and data", "COUNT")] = Field(
         default=50_000,
         ge=0,
@@ -225,6 +230,11 @@ class Settings(BaseModel):
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError(
                 "tls_client_ca asks clients for certificates, expected tls_certificate beside it"
+            )
+        if self.techniques is not None and self.techniques.resolve().is_relative_to(self.state.resolve()):
+            raise ValueError(
+                f"techniques is {self.techniques}, within state: what is there may come from clients, "
+                "expected a folder of your own"
             )
         return self
 

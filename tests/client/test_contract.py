@@ -24,6 +24,7 @@ from endoscope.v1 import (
     job_pb2,
     job_service_pb2,
     model_pb2,
+    technique_pb2,
 )
 
 FILES = (
@@ -35,6 +36,7 @@ FILES = (
     job_pb2,
     job_service_pb2,
     model_pb2,
+    technique_pb2,
 )
 METHODS = [
     method

@@ -23,6 +23,8 @@ from endoscope.v1 import (
     audit_pb2_grpc,
     gradient_pb2,
     gradient_pb2_grpc,
+    technique_pb2,
+    technique_pb2_grpc,
 )
 
 # protobuf's descriptors in C and in Python share no type.
@@ -32,6 +34,7 @@ _SERVICES: Sequence[tuple[Any, Any]] = (
     (gradient_pb2, gradient_pb2_grpc.GradientServiceStub),
     (activation_pb2, activation_pb2_grpc.ActivationServiceStub),
     (audit_pb2, audit_pb2_grpc.AuditServiceStub),
+    (technique_pb2, technique_pb2_grpc.TechniqueServiceStub),
 )
 
 
@@ -121,7 +124,7 @@ def _digests(descriptor: Descriptor, told: Mapping[str, Any]) -> Iterator[str]:
         for item in value if field.is_repeated else [value]:
             if field.message_type.name in ("Image", "Tensor"):
                 yield field.message_type.name
-            else:
+            elif field.message_type.name != "Struct":
                 yield from _digests(field.message_type, item)
 
 
@@ -156,6 +159,8 @@ class _Given:
         return self._message(field.message_type, value)
 
     def _message(self, descriptor: Descriptor, value: Any) -> Any:
+        if descriptor.name == "Struct":
+            return value
         if descriptor.name not in self._left:
             return self.put_in(descriptor, value)
         if not self._left[descriptor.name]:

@@ -28,6 +28,8 @@ _COMMANDS: Mapping[str, str] = {
     "attack": "attack:attack",
     "fool": "attack:fool",
     "attribute": "attribute:attribute",
+    "techniques": "techniques:techniques",
+    "run": "techniques:run_technique",
     "datasets": "datasets:datasets",
     "extract": "datasets:extract",
     "neighbors": "searches:neighbors",

@@ -27,37 +27,38 @@ from endoscope.v1 import audit_pb2 as endoscope_dot_v1_dot_audit__pb2
 from endoscope.v1 import dataset_pb2 as endoscope_dot_v1_dot_dataset__pb2
 from endoscope.v1 import gradient_pb2 as endoscope_dot_v1_dot_gradient__pb2
 from endoscope.v1 import job_pb2 as endoscope_dot_v1_dot_job__pb2
+from endoscope.v1 import technique_pb2 as endoscope_dot_v1_dot_technique__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65ndoscope/v1/job_service.proto\x12\x0c\x65ndoscope.v1\x1a\x1d\x65ndoscope/v1/activation.proto\x1a\x18\x65ndoscope/v1/audit.proto\x1a\x1a\x65ndoscope/v1/dataset.proto\x1a\x1b\x65ndoscope/v1/gradient.proto\x1a\x16\x65ndoscope/v1/job.proto\"`\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12&\n\x06states\x18\x03 \x03(\x0e\x32\x16.endoscope.v1.JobState\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.endoscope.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x0eGetJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.endoscope.v1.Job\"3\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nafter_step\x18\x02 \x01(\x03\"\x98\x01\n\x10WatchJobResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.endoscope.v1.JobHeaderH\x00\x12%\n\x04step\x18\x02 \x01(\x0b\x32\x15.endoscope.v1.JobStepH\x00\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x17.endoscope.v1.JobResultH\x00\x42\x07\n\x05\x65vent\"\xa7\x05\n\tJobResult\x12?\n\x13\x63lass_visualization\x18\x01 \x01(\x0b\x32 .endoscope.v1.ClassVisualizationH\x00\x12\x43\n\x15\x66\x65\x61ture_visualization\x18\x02 \x01(\x0b\x32\".endoscope.v1.FeatureVisualizationH\x00\x12,\n\tinversion\x18\x03 \x01(\x0b\x32\x17.endoscope.v1.InversionH\x00\x12$\n\x05\x64ream\x18\x04 \x01(\x0b\x32\x13.endoscope.v1.DreamH\x00\x12\x32\n\x0c\x61\x64versarials\x18\x05 \x01(\x0b\x32\x1a.endoscope.v1.AdversarialsH\x00\x12\x35\n\x0e\x66ooling_images\x18\x06 \x01(\x0b\x32\x1b.endoscope.v1.FoolingImagesH\x00\x12\x32\n\x0c\x61ttributions\x18\x07 \x01(\x0b\x32\x1a.endoscope.v1.AttributionsH\x00\x12,\n\tembedding\x18\x08 \x01(\x0b\x32\x17.endoscope.v1.EmbeddingH\x00\x12=\n\x12\x61\x63tivating_patches\x18\t \x01(\x0b\x32\x1f.endoscope.v1.ActivatingPatchesH\x00\x12=\n\x12\x65xtracted_features\x18\n \x01(\x0b\x32\x1f.endoscope.v1.ExtractedFeaturesH\x00\x12\x31\n\x0c\x61udit_report\x18\x0b \x01(\x0b\x32\x19.endoscope.v1.AuditReportH\x00\x12\x38\n\tneighbors\x18\x0c \x01(\x0b\x32#.endoscope.v1.FindNeighborsResponseH\x00\x42\x08\n\x06result\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x11\x43\x61ncelJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.endoscope.v1.Job\" \n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse2\x85\x03\n\nJobService\x12I\n\x08ListJobs\x12\x1d.endoscope.v1.ListJobsRequest\x1a\x1e.endoscope.v1.ListJobsResponse\x12\x43\n\x06GetJob\x12\x1b.endoscope.v1.GetJobRequest\x1a\x1c.endoscope.v1.GetJobResponse\x12K\n\x08WatchJob\x12\x1d.endoscope.v1.WatchJobRequest\x1a\x1e.endoscope.v1.WatchJobResponse0\x01\x12L\n\tCancelJob\x12\x1e.endoscope.v1.CancelJobRequest\x1a\x1f.endoscope.v1.CancelJobResponse\x12L\n\tDeleteJob\x12\x1e.endoscope.v1.DeleteJobRequest\x1a\x1f.endoscope.v1.DeleteJobResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65ndoscope/v1/job_service.proto\x12\x0c\x65ndoscope.v1\x1a\x1d\x65ndoscope/v1/activation.proto\x1a\x18\x65ndoscope/v1/audit.proto\x1a\x1a\x65ndoscope/v1/dataset.proto\x1a\x1b\x65ndoscope/v1/gradient.proto\x1a\x16\x65ndoscope/v1/job.proto\x1a\x1c\x65ndoscope/v1/technique.proto\"`\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12&\n\x06states\x18\x03 \x03(\x0e\x32\x16.endoscope.v1.JobState\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.endoscope.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x0eGetJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.endoscope.v1.Job\"3\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nafter_step\x18\x02 \x01(\x03\"\x98\x01\n\x10WatchJobResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.endoscope.v1.JobHeaderH\x00\x12%\n\x04step\x18\x02 \x01(\x0b\x32\x15.endoscope.v1.JobStepH\x00\x12)\n\x06result\x18\x03 \x01(\x0b\x32\x17.endoscope.v1.JobResultH\x00\x42\x07\n\x05\x65vent\"\xe2\x05\n\tJobResult\x12?\n\x13\x63lass_visualization\x18\x01 \x01(\x0b\x32 .endoscope.v1.ClassVisualizationH\x00\x12\x43\n\x15\x66\x65\x61ture_visualization\x18\x02 \x01(\x0b\x32\".endoscope.v1.FeatureVisualizationH\x00\x12,\n\tinversion\x18\x03 \x01(\x0b\x32\x17.endoscope.v1.InversionH\x00\x12$\n\x05\x64ream\x18\x04 \x01(\x0b\x32\x13.endoscope.v1.DreamH\x00\x12\x32\n\x0c\x61\x64versarials\x18\x05 \x01(\x0b\x32\x1a.endoscope.v1.AdversarialsH\x00\x12\x35\n\x0e\x66ooling_images\x18\x06 \x01(\x0b\x32\x1b.endoscope.v1.FoolingImagesH\x00\x12\x32\n\x0c\x61ttributions\x18\x07 \x01(\x0b\x32\x1a.endoscope.v1.AttributionsH\x00\x12,\n\tembedding\x18\x08 \x01(\x0b\x32\x17.endoscope.v1.EmbeddingH\x00\x12=\n\x12\x61\x63tivating_patches\x18\t \x01(\x0b\x32\x1f.endoscope.v1.ActivatingPatchesH\x00\x12=\n\x12\x65xtracted_features\x18\n \x01(\x0b\x32\x1f.endoscope.v1.ExtractedFeaturesH\x00\x12\x31\n\x0c\x61udit_report\x18\x0b \x01(\x0b\x32\x19.endoscope.v1.AuditReportH\x00\x12\x38\n\tneighbors\x18\x0c \x01(\x0b\x32#.endoscope.v1.FindNeighborsResponseH\x00\x12\x39\n\x10technique_result\x18\r \x01(\x0b\x32\x1d.endoscope.v1.TechniqueResultH\x00\x42\x08\n\x06result\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x11\x43\x61ncelJobResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.endoscope.v1.Job\" \n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse2\x85\x03\n\nJobService\x12I\n\x08ListJobs\x12\x1d.endoscope.v1.ListJobsRequest\x1a\x1e.endoscope.v1.ListJobsResponse\x12\x43\n\x06GetJob\x12\x1b.endoscope.v1.GetJobRequest\x1a\x1c.endoscope.v1.GetJobResponse\x12K\n\x08WatchJob\x12\x1d.endoscope.v1.WatchJobRequest\x1a\x1e.endoscope.v1.WatchJobResponse0\x01\x12L\n\tCancelJob\x12\x1e.endoscope.v1.CancelJobRequest\x1a\x1f.endoscope.v1.CancelJobResponse\x12L\n\tDeleteJob\x12\x1e.endoscope.v1.DeleteJobRequest\x1a\x1f.endoscope.v1.DeleteJobResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'endoscope.v1.job_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTJOBSREQUEST']._serialized_start=186
-  _globals['_LISTJOBSREQUEST']._serialized_end=282
-  _globals['_LISTJOBSRESPONSE']._serialized_start=284
-  _globals['_LISTJOBSRESPONSE']._serialized_end=360
-  _globals['_GETJOBREQUEST']._serialized_start=362
-  _globals['_GETJOBREQUEST']._serialized_end=391
-  _globals['_GETJOBRESPONSE']._serialized_start=393
-  _globals['_GETJOBRESPONSE']._serialized_end=441
-  _globals['_WATCHJOBREQUEST']._serialized_start=443
-  _globals['_WATCHJOBREQUEST']._serialized_end=494
-  _globals['_WATCHJOBRESPONSE']._serialized_start=497
-  _globals['_WATCHJOBRESPONSE']._serialized_end=649
-  _globals['_JOBRESULT']._serialized_start=652
-  _globals['_JOBRESULT']._serialized_end=1331
-  _globals['_CANCELJOBREQUEST']._serialized_start=1333
-  _globals['_CANCELJOBREQUEST']._serialized_end=1365
-  _globals['_CANCELJOBRESPONSE']._serialized_start=1367
-  _globals['_CANCELJOBRESPONSE']._serialized_end=1418
-  _globals['_DELETEJOBREQUEST']._serialized_start=1420
-  _globals['_DELETEJOBREQUEST']._serialized_end=1452
-  _globals['_DELETEJOBRESPONSE']._serialized_start=1454
-  _globals['_DELETEJOBRESPONSE']._serialized_end=1473
-  _globals['_JOBSERVICE']._serialized_start=1476
-  _globals['_JOBSERVICE']._serialized_end=1865
+  _globals['_LISTJOBSREQUEST']._serialized_start=216
+  _globals['_LISTJOBSREQUEST']._serialized_end=312
+  _globals['_LISTJOBSRESPONSE']._serialized_start=314
+  _globals['_LISTJOBSRESPONSE']._serialized_end=390
+  _globals['_GETJOBREQUEST']._serialized_start=392
+  _globals['_GETJOBREQUEST']._serialized_end=421
+  _globals['_GETJOBRESPONSE']._serialized_start=423
+  _globals['_GETJOBRESPONSE']._serialized_end=471
+  _globals['_WATCHJOBREQUEST']._serialized_start=473
+  _globals['_WATCHJOBREQUEST']._serialized_end=524
+  _globals['_WATCHJOBRESPONSE']._serialized_start=527
+  _globals['_WATCHJOBRESPONSE']._serialized_end=679
+  _globals['_JOBRESULT']._serialized_start=682
+  _globals['_JOBRESULT']._serialized_end=1420
+  _globals['_CANCELJOBREQUEST']._serialized_start=1422
+  _globals['_CANCELJOBREQUEST']._serialized_end=1454
+  _globals['_CANCELJOBRESPONSE']._serialized_start=1456
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1507
+  _globals['_DELETEJOBREQUEST']._serialized_start=1509
+  _globals['_DELETEJOBREQUEST']._serialized_end=1541
+  _globals['_DELETEJOBRESPONSE']._serialized_start=1543
+  _globals['_DELETEJOBRESPONSE']._serialized_end=1562
+  _globals['_JOBSERVICE']._serialized_start=1565
+  _globals['_JOBSERVICE']._serialized_end=1954
 # @@protoc_insertion_point(module_scope)

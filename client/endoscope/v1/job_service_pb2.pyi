@@ -9,6 +9,7 @@ from endoscope.v1 import audit_pb2 as _audit_pb2
 from endoscope.v1 import dataset_pb2 as _dataset_pb2
 from endoscope.v1 import gradient_pb2 as _gradient_pb2
 from endoscope.v1 import job_pb2 as _job_pb2
+from endoscope.v1 import technique_pb2 as _technique_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -211,6 +212,7 @@ class JobResult(_message.Message):
     EXTRACTED_FEATURES_FIELD_NUMBER: _builtins.int
     AUDIT_REPORT_FIELD_NUMBER: _builtins.int
     NEIGHBORS_FIELD_NUMBER: _builtins.int
+    TECHNIQUE_RESULT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def class_visualization(self) -> _gradient_pb2.ClassVisualization:
         """Of VisualizeClass."""
@@ -259,6 +261,10 @@ class JobResult(_message.Message):
     def neighbors(self) -> _activation_pb2.FindNeighborsResponse:
         """Of FindNeighbors."""
 
+    @_builtins.property
+    def technique_result(self) -> _technique_pb2.TechniqueResult:
+        """Of RunTechnique."""
+
     def __init__(
         self,
         *,
@@ -274,12 +280,13 @@ class JobResult(_message.Message):
         extracted_features: _dataset_pb2.ExtractedFeatures | None = ...,
         audit_report: _audit_pb2.AuditReport | None = ...,
         neighbors: _activation_pb2.FindNeighborsResponse | None = ...,
+        technique_result: _technique_pb2.TechniqueResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activating_patches", b"activating_patches", "adversarials", b"adversarials", "attributions", b"attributions", "audit_report", b"audit_report", "class_visualization", b"class_visualization", "dream", b"dream", "embedding", b"embedding", "extracted_features", b"extracted_features", "feature_visualization", b"feature_visualization", "fooling_images", b"fooling_images", "inversion", b"inversion", "neighbors", b"neighbors", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activating_patches", b"activating_patches", "adversarials", b"adversarials", "attributions", b"attributions", "audit_report", b"audit_report", "class_visualization", b"class_visualization", "dream", b"dream", "embedding", b"embedding", "extracted_features", b"extracted_features", "feature_visualization", b"feature_visualization", "fooling_images", b"fooling_images", "inversion", b"inversion", "neighbors", b"neighbors", "result", b"result", "technique_result", b"technique_result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activating_patches", b"activating_patches", "adversarials", b"adversarials", "attributions", b"attributions", "audit_report", b"audit_report", "class_visualization", b"class_visualization", "dream", b"dream", "embedding", b"embedding", "extracted_features", b"extracted_features", "feature_visualization", b"feature_visualization", "fooling_images", b"fooling_images", "inversion", b"inversion", "neighbors", b"neighbors", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activating_patches", b"activating_patches", "adversarials", b"adversarials", "attributions", b"attributions", "audit_report", b"audit_report", "class_visualization", b"class_visualization", "dream", b"dream", "embedding", b"embedding", "extracted_features", b"extracted_features", "feature_visualization", b"feature_visualization", "fooling_images", b"fooling_images", "inversion", b"inversion", "neighbors", b"neighbors", "result", b"result", "technique_result", b"technique_result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["class_visualization", "feature_visualization", "inversion", "dream", "adversarials", "fooling_images", "attributions", "embedding", "activating_patches", "extracted_features", "audit_report", "neighbors"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["class_visualization", "feature_visualization", "inversion", "dream", "adversarials", "fooling_images", "attributions", "embedding", "activating_patches", "extracted_features", "audit_report", "neighbors", "technique_result"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 

@@ -38,6 +38,7 @@ _BY_SERVICE: Mapping[str, Mapping[Role, str]] = {
         Role.RUN: "VisualizeClass VisualizeFeature InvertRepresentation DeepDream CreateAdversarial "
         "CreateFoolingImage Attribute",
     },
+    "endoscope.v1.TechniqueService": {Role.READ: "ListTechniques", Role.RUN: "RunTechnique"},
     "endoscope.v1.JobService": {
         Role.READ: "ListJobs GetJob WatchJob",
         Role.RUN: "CancelJob DeleteJob",

@@ -24,6 +24,7 @@ from endoscope.v1 import (
     gradient_pb2_grpc,
     job_service_pb2_grpc,
     model_pb2_grpc,
+    technique_pb2_grpc,
 )
 from endoscope_server.datasets import FeatureStore, Library, open_engine
 from endoscope_server.errors import InvalidInput
@@ -38,6 +39,7 @@ from endoscope_server.services.audit_service import AuditService
 from endoscope_server.services.calls import Workers
 from endoscope_server.services.dataset_service import DatasetService
 from endoscope_server.services.gradient import GradientService
+from endoscope_server.services.gradient.work import MirrorWork
 from endoscope_server.services.inference import InferenceService
 from endoscope_server.services.job_service import JobService
 from endoscope_server.services.listening import HealthPort, listen, warn
@@ -46,8 +48,10 @@ from endoscope_server.services.observing import ObservingInterceptor
 from endoscope_server.services.reflection import ReflectionService
 from endoscope_server.services.scanning import Surveyor
 from endoscope_server.services.status import StatusInterceptor
+from endoscope_server.services.technique import TechniqueService
 from endoscope_server.serving import Batcher
 from endoscope_server.settings import Settings
+from endoscope_server.techniques.finding import find_techniques
 from endoscope_server.telemetry.jobs import JobObserver
 from endoscope_server.telemetry.metrics import Exporter, Stock
 from endoscope_server.telemetry.tracing import Tracing
@@ -58,7 +62,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SERVICES = tuple(
-    f"endoscope.v1.{name}Service" for name in ("Model", "Dataset", "Activation", "Gradient", "Job", "Audit")
+    f"endoscope.v1.{name}Service"
+    for name in ("Model", "Dataset", "Activation", "Gradient", "Technique", "Job", "Audit")
 )
 BESIDE = (
     "inference.GRPCInferenceService",
@@ -85,6 +90,8 @@ class Server:
         keeping = Keeping(
             settings.state / "jobs", settings.job_retention, settings.job_quota, settings.checkpoint_interval
         )
+        # Before anything else runs: what is wrong with one of them is told at once.
+        self._techniques = find_techniques(settings.techniques)
         self._jobs = JobManager(settings.concurrency, keeping=keeping, observer=JobObserver(self._tracing))
         self._budget = MemoryBudget(settings.memory_budget or machine_memory() * 3 // 4)
         self._models = Repository(
@@ -214,11 +221,15 @@ class Server:
         activation_pb2_grpc.add_ActivationServiceServicer_to_server(
             ActivationService(models, self._surveyor, jobs, workers, self._settings.approximate_above), server
         )
-        gradient_pb2_grpc.add_GradientServiceServicer_to_server(
-            GradientService(models, jobs, workers, join=self._settings.join_jobs), server
+        work = MirrorWork(models, jobs, join=self._settings.join_jobs)
+        gradient_pb2_grpc.add_GradientServiceServicer_to_server(GradientService(work, jobs, workers), server)
+        technique_pb2_grpc.add_TechniqueServiceServicer_to_server(
+            TechniqueService(self._techniques, work, jobs, workers), server
         )
         job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs), server)
-        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(self._surveyor, jobs, workers), server)
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(
+            AuditService(self._surveyor, jobs, workers, self._budget), server
+        )
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz_async.ChannelzServicer(), server)

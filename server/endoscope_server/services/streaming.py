@@ -23,6 +23,9 @@ ResponseT = TypeVar("ResponseT")
 
 DEFAULT_PREVIEW_EVERY = 10
 
+SOURCE = "source_sha256"
+"""The parameter that tells which file a technique is from, if it is one of a file of its own."""
+
 _RESULT_FIELDS = {
     field.message_type.full_name: field.name  # type: ignore[union-attr]  # all of them are messages
     for field in job_service_pb2.JobResult.DESCRIPTOR.oneofs_by_name["result"].fields
@@ -80,6 +83,16 @@ class Methods:
                     f"{before.model_fingerprint}, and is {ticket.fingerprint}",
                     field="model",
                     reason="MODEL_CHANGED",
+                )
+            # The technique of a file may be another one since, and could not go on with that one's memory.
+            source = ticket.parameters.get(SOURCE, "")
+            told = dict(before.parameters).get(SOURCE, "")
+            if source != told:
+                raise PreconditionFailed(
+                    f"the technique's file is another than when the job began: its SHA-256 was {told}, "
+                    f"and is {source}",
+                    field="technique",
+                    reason="TECHNIQUE_CHANGED",
                 )
             return _packed(start)
 

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from endoscope_server.errors import InvalidInput, PreconditionFailed
+from endoscope_server.errors import InvalidInput
 from endoscope_server.graph import Layer
 from endoscope_server.techniques.parts.checks import check_number
-from endoscope_server.techniques.parts.maps import feature_maps
+from endoscope_server.techniques.parts.maps import feature_maps, spatial_layers
 from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.steps import Step, preview_due
 from endoscope_server.techniques.parts.subject import Subject, to_8_bit, to_float
@@ -250,17 +250,7 @@ class _Dreamer:
 
 def _middle(subject: Subject) -> Layer:
     """The layer with positions nearest to where dreams show whole things: a little beyond the middle."""
-    spatial = [
-        layer
-        for layer in subject.graph.layers
-        if layer.shape is not None
-        and len(layer.shape) == 4
-        and (layer.receptive_field is None or not layer.receptive_field.whole)
-    ]
-    if not spatial:
-        raise PreconditionFailed(
-            "the model has no layer with positions, expected one", reason="NO_FEATURE_MAP"
-        )
+    spatial = spatial_layers(subject)
     return spatial[min(len(spatial) - 1, round(_DEFAULT_DEPTH * len(spatial)))]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from endoscope.v1 import gradient_pb2, job_pb2
 from endoscope_server.models import Model
 from endoscope_server.services.classes import to_classification, to_score
-from endoscope_server.services.gradient.prepared import Batch, Pictures, Prepared, format_of, picture_leaf
+from endoscope_server.services.gradient.prepared import Pictures, Prepared, format_of, picture_leaf
 from endoscope_server.services.parameters import resolved, to_parameters
 from endoscope_server.services.streaming import preview_every
 from endoscope_server.techniques.fooling import (
@@ -14,6 +14,7 @@ from endoscope_server.techniques.fooling import (
     create_fooling_images,
     with_defaults,
 )
+from endoscope_server.techniques.parts.batches import Batch
 from endoscope_server.techniques.parts.subject import Subject
 
 

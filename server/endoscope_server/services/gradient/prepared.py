@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,45 +14,19 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from endoscope.v1 import image_pb2, job_pb2
-from endoscope_server.errors import EndoscopeError
+from endoscope_server.errors import EndoscopeError, InvalidInput
 from endoscope_server.images.encoding import ImageFormat, from_array
+from endoscope_server.images.preprocessing import ChannelOrder
 from endoscope_server.jobs import Start
 from endoscope_server.models import Model
 from endoscope_server.services import preprocessing
 from endoscope_server.services.parameters import Leaf
 from endoscope_server.services.provenance import as_text
 from endoscope_server.services.tensors import image_format, to_image, to_picture
+from endoscope_server.techniques.deep_dream import MAX_SIDE
+from endoscope_server.techniques.parts.batches import Batch
 from endoscope_server.techniques.parts.joining import Joiner
 from endoscope_server.techniques.parts.subject import Subject
-
-_BACKWARD = 2
-"""A backward pass keeps the values of the forward pass, and makes gradients as large as they go."""
-
-_CANVAS_BYTES = 64
-"""Of a pixel that is optimised: three channels of numbers, gradient, two moments, the picture, a copy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What goes through the model at once.
-
-    Attributes:
-        pictures: How many.
-        height: Rows of each; 0 for the model's.
-        width: Columns of each; 0 for the model's.
-    """
-
-    pictures: int = 1
-    height: int = 0
-    width: int = 0
-
-    def memory(self, model: Model, subject: Subject) -> int:
-        """About how many bytes a step takes with it."""
-        own = subject.size[0] * subject.size[1]
-        pixels = (self.height or subject.size[0]) * (self.width or subject.size[1])
-        scale = 1.0 if subject.fixed_size else pixels / own
-        values = _BACKWARD * scale * model.activation_bytes
-        return round(self.pictures * (values + _CANVAS_BYTES * pixels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +70,29 @@ def make_subject(model: Model, request: Any, device: torch.device, joiner: Joine
 
 def picture_leaf(subject: Subject) -> Mapping[str, Leaf]:
     """Pictures of a request as the model sees them: channels x height x width in [0, 1]."""
+    return {"Image": functools.partial(model_size_pixels, subject)}
 
-    def convert(message: image_pb2.Image, field: str) -> NDArray[np.float32]:
-        return subject.preprocessing.pixels(to_picture(message, field))
 
-    return {"Image": convert}
+def model_size_pixels(subject: Subject, message: image_pb2.Image, field: str) -> NDArray[np.float32]:
+    """A picture of a request as the model sees it: channels x height x width in [0, 1]."""
+    return subject.preprocessing.pixels(to_picture(message, field))
+
+
+def own_size_pixels(subject: Subject, message: image_pb2.Image, field: str) -> NDArray[np.float32]:
+    """A picture of a request in its own size: channels x height x width in [0, 1].
+
+    Raises:
+        InvalidInput: if it is none that can be read, or has too many pixels a side.
+    """
+    picture = to_picture(message, field)
+    if max(picture.size) > MAX_SIDE:
+        raise InvalidInput(
+            f"the picture has {picture.width} x {picture.height} pixels, expected at most {MAX_SIDE} a side",
+            field=field,
+        )
+    settings = dataclasses.replace(subject.preprocessing, height=picture.height, width=picture.width)
+    grey = settings.channel_order is ChannelOrder.GREY
+    return settings.pixels(picture.convert("L" if grey else "RGB"))
 
 
 class Pictures:
@@ -110,7 +104,7 @@ class Pictures:
     """
 
     def __init__(self, request: Any, provenance: job_pb2.Provenance) -> None:
-        self._format = image_format(request.image_format)
+        self._format = format_of(request)
         self._text = as_text(provenance)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> image_pb2.Image:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
-from typing import Any
 
-from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from endoscope.v1 import gradient_pb2, gradient_pb2_grpc
-from endoscope_server.jobs import JobManager, Start, Work
-from endoscope_server.models import Repository
-from endoscope_server.services import preprocessing, streaming
-from endoscope_server.services.calls import Workers, resource_id
+from endoscope_server.jobs import JobManager
+from endoscope_server.services.calls import Workers
 from endoscope_server.services.gradient import (
     adversarial,
     attribution,
@@ -23,14 +19,10 @@ from endoscope_server.services.gradient import (
     fooling,
     inversion,
 )
-from endoscope_server.services.gradient.prepared import Prepare, Prepared, make_subject
-from endoscope_server.services.provenance import provenance
+from endoscope_server.services.gradient.prepared import Prepare
+from endoscope_server.services.gradient.work import MirrorWork
 from endoscope_server.services.status import Context
-from endoscope_server.services.streaming import Methods, Ticket
-from endoscope_server.techniques.parts.devices import best_device
-from endoscope_server.techniques.parts.joining import Joiner
-from endoscope_server.techniques.parts.memory import Memory
-from endoscope_server.techniques.parts.subject import Subject
+from endoscope_server.services.streaming import Methods
 
 _METHODS: Mapping[str, tuple[type[Message], Prepare]] = {
     "visualize_class": (gradient_pb2.VisualizeClassRequest, class_visualization.prepare),
@@ -47,21 +39,15 @@ class GradientService(gradient_pb2_grpc.GradientServiceServicer):
     """See ``gradient.proto``.
 
     Args:
-        models: The models.
+        work: What prepares work on a model.
         jobs: What runs the methods.
         workers: What checks their requests.
-        join: Whether jobs on one model take their steps as one batch, at the price of results that depend on
-            the company in their last digits.
     """
 
-    def __init__(self, models: Repository, jobs: JobManager, workers: Workers, *, join: bool = False) -> None:
-        self._models = models
-        self._jobs = jobs
-        self._device = best_device()
-        self._joiner = Joiner() if join else None
+    def __init__(self, work: MirrorWork, jobs: JobManager, workers: Workers) -> None:
         self._methods = Methods(jobs, workers)
         for technique, (request, prepare) in _METHODS.items():
-            self._methods.add(technique, request, partial(self._prepare, technique, prepare))
+            self._methods.add(technique, request, partial(work.prepare, technique, prepare))
 
     def VisualizeClass(
         self, request: gradient_pb2.VisualizeClassRequest, context: Context
@@ -104,35 +90,3 @@ class GradientService(gradient_pb2_grpc.GradientServiceServicer):
     ) -> AsyncIterator[gradient_pb2.AttributeResponse]:
         """What in a picture spoke for a class."""
         return self._methods.run("attribute", request, gradient_pb2.AttributeResponse)
-
-    def _prepare(self, technique: str, prepare: Prepare, request: Any) -> tuple[Ticket, Start]:
-        model = self._models.get(resource_id(request.model, "models", "model"))
-        streaming.preview_every(request.options)
-
-        def check() -> tuple[Subject, Prepared]:
-            subject = make_subject(model, request, self._device, self._joiner)
-            return subject, prepare(model, subject, request)
-
-        subject, prepared = self._jobs.run(check)
-        bytes_needed = prepared.batch.memory(model, subject)
-        self._models.budget.check(bytes_needed, technique)
-        settings = json_format.MessageToDict(
-            preprocessing.to_message(subject.preprocessing), preserving_proto_field_name=True
-        )
-        ticket = Ticket(
-            technique,
-            f"models/{model.name}",
-            model.graph.fingerprint,
-            {**prepared.parameters, "preprocessing": settings},
-            request.seed,
-            prepared.total,
-        )
-        device = f"{self._device}, steps joined with other jobs'" if self._joiner else str(self._device)
-        made = provenance(technique, ticket.model, ticket.fingerprint, ticket.parameters, ticket.seed, device)
-
-        def start(memory: Memory) -> Work:
-            with self._models.budget.lent(bytes_needed, technique):
-                result = yield from prepared.start(memory)
-            return prepared.to_result(result, made)
-
-        return ticket, start

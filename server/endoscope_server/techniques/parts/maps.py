@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
+from endoscope_server.errors import PreconditionFailed
+from endoscope_server.graph import Layer
 from endoscope_server.graph.axes import value_axes
 from endoscope_server.techniques.parts.subject import Subject
+
+
+def spatial_layers(subject: Subject) -> Sequence[Layer]:
+    """The layers whose units have places in the picture, in the order of computation.
+
+    Raises:
+        PreconditionFailed: if the model has none.
+    """
+    found = [
+        layer
+        for layer in subject.graph.layers
+        if layer.shape is not None
+        and len(layer.shape) == 4
+        and (layer.receptive_field is None or not layer.receptive_field.whole)
+    ]
+    if not found:
+        raise PreconditionFailed(
+            "the model has no layer with positions, expected one", reason="NO_FEATURE_MAP"
+        )
+    return found
 
 
 def feature_maps(subject: Subject, name: str, value: Tensor) -> Tensor:

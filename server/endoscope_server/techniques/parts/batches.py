@@ -1,0 +1,41 @@
+"""What goes through a model at once, and about how much memory that takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from endoscope_server.techniques.parts.subject import Subject
+
+_BACKWARD = 2
+"""A backward pass keeps the values of the forward pass, and makes gradients as large as they go."""
+
+_CANVAS_BYTES = 64
+"""Of a pixel that is optimised: three channels of numbers, gradient, two moments, the picture, a copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What goes through the model at once.
+
+    Attributes:
+        pictures: How many.
+        height: Rows of each; 0 for the model's.
+        width: Columns of each; 0 for the model's.
+    """
+
+    pictures: int = 1
+    height: int = 0
+    width: int = 0
+
+    def memory(self, subject: Subject, activation_bytes: int) -> int:
+        """About how many bytes a step takes with it.
+
+        Args:
+            subject: The model.
+            activation_bytes: Of all its values for one picture of its own size.
+        """
+        own = subject.size[0] * subject.size[1]
+        pixels = (self.height or subject.size[0]) * (self.width or subject.size[1])
+        scale = 1.0 if subject.fixed_size else pixels / own
+        values = _BACKWARD * scale * activation_bytes
+        return round(self.pictures * (values + _CANVAS_BYTES * pixels))
