@@ -17,6 +17,7 @@ from endoscope_server.errors import InvalidInput, LimitExceeded, NotFound
 from endoscope_server.models import Model, ModelFile
 from endoscope_server.serving import Answer, Batcher
 from endoscope_server.serving.demand import Demand
+from endoscope_server.serving.pace import SAMPLES
 
 SIDE = 64
 
@@ -138,6 +139,28 @@ def test_what_nobody_waits_for_is_not_run(lite0) -> None:
         return {rows: runs.count for rows, runs in batcher.statistics[lite0.name].runs.items()}
 
     assert asyncio.run(work()) == {1: 1, 9: 1, 2: 1}
+
+
+def test_sizes_are_learned_under_load(lite0) -> None:
+    batch = images(8)
+    expected = lite0.run({"input": batch}, ["logits"])["logits"]
+
+    async def work() -> dict[int, int]:
+        batcher = Batcher(max_rows=8)
+
+        async def client(image: np.ndarray, row: np.ndarray) -> None:
+            for _ in range(80):
+                answer = await batcher.run(lite0, {"input": image[None]}, ["logits"])
+                assert np.abs(answer.values["logits"][0] - row).max() < 1e-5 * np.abs(expected).max()
+
+        await asyncio.gather(*map(client, batch, expected))
+        batcher.close()
+        return {rows: runs.count for rows, runs in batcher.statistics[lite0.name].runs.items()}
+
+    runs = asyncio.run(work())
+    assert sum(rows * count for rows, count in runs.items()) == 8 * 80
+    # All eight never wait together for long: two runs go on.
+    assert min(runs.get(1, 0), runs.get(2, 0)) >= SAMPLES
 
 
 def test_a_model_that_is_let_go_is_not_kept(lookup, tmp_path) -> None:

@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 REQUEST_ID = "x-request-id"
 """The metadata that names a call: a client may send it, and gets it back at the end."""
 
+INFERENCE = "/inference.GRPCInferenceService/ModelInfer"
+"""Comes by the hundred a second, as probes come every few: the metrics count these calls, and only those that
+fail have a line in the log at its usual level."""
+
 _NEXT_TO_NOTHING = 0.1
 """Seconds: a client's own clock runs ahead of the server's by the time that the call was under way."""
 
@@ -81,10 +85,11 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):
             REQUEST_SECONDS.labels(method).observe(seconds)
             if span is not None and self._tracing is not None:
                 self._tracing.end_call(span, code.name, code.value[0], identifier)
-            # Probes come every few seconds.
-            level = logging.DEBUG if method in OPEN else logging.INFO
-            fields = {"method": method, "code": code.name, "seconds": round(seconds, 6)}
-            logger.log(level, "%s %s %.3f s", method, code.name, seconds, extra={"fields": fields})
+            frequent = method in OPEN or (method == INFERENCE and code is grpc.StatusCode.OK)
+            level = logging.DEBUG if frequent else logging.INFO
+            if logger.isEnabledFor(level):
+                fields = {"method": method, "code": code.name, "seconds": round(seconds, 6)}
+                logger.log(level, "%s %s %.3f s", method, code.name, seconds, extra={"fields": fields})
 
 
 def _code(context: Any) -> grpc.StatusCode:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from endoscope_server.errors import LimitExceeded
 from endoscope_server.graph import Fidelity, Sessions
+from endoscope_server.mirror import memory
 from endoscope_server.models import Model
 from endoscope_server.serving.demand import Demand
+from endoscope_server.serving.pace import Pace
 from endoscope_server.serving.plan import Outcome, Plan, rows_of
 from endoscope_server.serving.rows import Arrays
 from endoscope_server.serving.statistics import Statistics
@@ -71,6 +73,7 @@ class _Queue:
     model: Model
     plan: Plan
     demand: Demand
+    pace: Pace
     requests: deque[_Request] = field(default_factory=deque)
 
     @property
@@ -99,6 +102,7 @@ class _Line:
 
     plan: asyncio.Future[Plan]
     demand: Demand = field(default_factory=Demand)
+    pace: Pace = field(default_factory=Pace)
 
 
 class Batcher:
@@ -124,6 +128,8 @@ class Batcher:
         max_delay: float = 0.002,
         max_waiting: int = 1024,
     ) -> None:
+        # Each request brings as much as the one before.
+        memory.prepare()
         self.max_rows = max_rows
         self.max_delay = max_delay
         self.statistics: dict[str, Statistics] = defaultdict(Statistics)
@@ -184,7 +190,7 @@ class Batcher:
         plan = line.plan.result() if line.plan.done() else await asyncio.shield(line.plan)
         used = {name: array for name, array in inputs.items() if name in plan.inputs}
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._enqueue(model, plan, line.demand, _Request(used, rows_of(used), arrived, answer))
+        self._enqueue(model, plan, line, _Request(used, rows_of(used), arrived, answer))
         return await answer
 
     def _line(self, model: Model, outputs: tuple[str, ...]) -> _Line:
@@ -210,16 +216,16 @@ class Batcher:
             self._narrow[model] = Sessions(model.graph, intra_op_threads=share, fidelity=Fidelity.FAST)
         return self._narrow[model]
 
-    def _enqueue(self, model: Model, plan: Plan, demand: Demand, request: _Request) -> None:
+    def _enqueue(self, model: Model, plan: Plan, line: _Line, request: _Request) -> None:
         key: object = request
         if plan.may_join and request.rows:
             shapes = sorted(
                 (name, array.dtype.str, array.shape[1:]) for name, array in request.inputs.items()
             )
             key = (plan, tuple(shapes))
-        queue = self._queues.setdefault(key, _Queue(model, plan, demand))
+        queue = self._queues.setdefault(key, _Queue(model, plan, line.demand, line.pace))
         queue.requests.append(request)
-        demand.arrive(request.rows)
+        line.demand.arrive(request.rows)
         self._dispatch()
 
     def _dispatch(self) -> None:
@@ -228,16 +234,29 @@ class Batcher:
             self._alarm.cancel()
             self._alarm = None
         patience = 0.0
-        while self._free and (ready := self._next()) is not None:
+        while self._free > -self._runners and (ready := self._next()) is not None:
             key, patience = ready
+            if self._free <= 0 and not self._is_full(self._queues[key]):
+                return
             if patience > 0:
                 self._alarm = asyncio.get_running_loop().call_later(patience, self._dispatch)
                 return
             queue = self._queues.pop(key)
-            self._start(queue, queue.take(self.max_rows))
+            self._start(queue, queue.take(self._size(queue)))
             if queue.requests:
                 # Behind the others: they take turns.
                 self._queues[key] = queue
+
+    def _size(self, queue: _Queue) -> int:
+        """How many rows the next run of a queue has at most."""
+        return queue.pace.size(queue.rows, self.max_rows)
+
+    def _is_full(self, queue: _Queue) -> bool:
+        """Whether a run would not grow by waiting on.
+
+        It is then handed over while its runner is still busy, which has no need of the event loop to go on.
+        """
+        return not queue.plan.may_join or queue.rows >= self._size(queue)
 
     def _next(self) -> tuple[object, float] | None:
         """The queue whose turn it is, and the seconds for which it should still wait; None if none waits."""
@@ -258,7 +277,7 @@ class Batcher:
         """Seconds for which it is worth waiting for others."""
         if not queue.plan.may_join or not queue.demand.missing:
             return 0.0
-        if queue.rows >= min(self.max_rows, queue.demand.share(self._runners)):
+        if queue.rows >= min(self._size(queue), queue.demand.share(self._runners)):
             return 0.0
         waited = (time.perf_counter_ns() - queue.requests[0].arrived) / 1e9
         return min(self.max_delay, queue.demand.run_seconds * PATIENCE) - waited
@@ -288,6 +307,7 @@ class Batcher:
     def _settle(self, queue: _Queue, requests: list[_Request], run: _Run) -> None:
         took = run.ended - run.started
         queue.demand.run_seconds = took / 1e9
+        queue.pace.learn(sum(request.rows for request in requests), took / 1e9)
         if not all(isinstance(outcome, Exception) for outcome in run.outcomes):
             self.statistics[queue.model.name].ran(sum(request.rows for request in requests), took)
         for request, outcome in zip(requests, run.outcomes, strict=True):

@@ -1,0 +1,55 @@
+"""How many rows a run should have, learned from how long runs took."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+
+SAMPLES = 9
+"""Runs of a size that are remembered, and that it takes to know it."""
+
+AGAIN = 64
+"""Every so many runs a neighbour of the best size is tried again: machines and their other work change."""
+
+MARGIN = 0.03
+"""A larger batch is preferred while its rows take at most so much longer: runs are handed over one by one."""
+
+
+class Pace:
+    """Which sizes of batches give the most rows a second.
+
+    Many cores of an accelerator want large batches; a core of a CPU, whose cache holds the activations of one
+    picture but not of eight, small ones. Sizes are told apart by powers of two. The largest are tried first.
+    """
+
+    def __init__(self) -> None:
+        self._costs: dict[int, deque[float]] = {}
+        self._runs = 0
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """A run of so many rows took so long."""
+        if rows:
+            self._costs.setdefault(_power(rows), deque(maxlen=SAMPLES)).append(seconds / rows)
+            self._runs += 1
+
+    def size(self, waiting: int, most: int) -> int:
+        """How many rows the next run should have at most.
+
+        Args:
+            waiting: Rows that are there to be run.
+            most: More are never wanted.
+        """
+        tried = [1 << exponent for exponent in range(max(1, min(waiting, most)).bit_length())]
+        unknown = [size for size in tried if len(self._costs.get(size, ())) < SAMPLES]
+        if unknown:
+            return most if unknown[-1] == tried[-1] else unknown[-1]
+        costs = {size: statistics.median(runs) for size, runs in self._costs.items() if len(runs) == SAMPLES}
+        least = min(costs.values())
+        best = max(size for size, cost in costs.items() if cost <= least * (1 + MARGIN))
+        if self._runs % AGAIN == 0:
+            best = max(1, best // 2) if self._runs % (2 * AGAIN) else 2 * best
+        return min(best, most) if best <= waiting else most
+
+
+def _power(rows: int) -> int:
+    return 1 << rows.bit_length() - 1
