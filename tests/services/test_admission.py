@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from PIL import Image
 
 import endoscope
 from endoscope.errors import ResourceExhausted
 from endoscope.v1 import (
+    audit_pb2,
+    audit_pb2_grpc,
+    dataset_pb2,
+    dataset_pb2_grpc,
     gradient_pb2,
     gradient_pb2_grpc,
     image_pb2,
@@ -176,3 +181,24 @@ def test_jobs_that_fill_the_disks_quota_are_named_with_the_time_to_try_again(
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert next(stub.CreateAdversarial(request(300_032))).header.job
+
+
+def test_an_audit_that_can_not_fit_is_refused_before_it_begins(
+    start_server, digits_models, tmp_path, failure
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(30):
+        Image.new("L", (32, 32), 8 * index).save(pictures / f"{index}.png")
+    options = ("--datasets-root", str(tmp_path), "--memory-budget", str(2 * 2**20))
+    with start_server(tmp_path, digits_models, *options) as running:
+        dataset = dataset_pb2.CreateDatasetRequest(dataset_id="grey", path=str(pictures))
+        dataset_pb2_grpc.DatasetServiceStub(running.channel).CreateDataset(dataset, timeout=30)
+        stub = audit_pb2_grpc.AuditServiceStub(running.channel)
+        request = audit_pb2.RunAuditRequest(model="digits-cnn", dataset="grey", attack_steps=1)
+        code, _, reason, sentence = failure(lambda: list(stub.RunAudit(request, timeout=60)))
+        assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MEMORY_BUDGET")
+        assert sentence.startswith("run_audit takes about 3 MiB of memory, expected at most 2 MiB")
+        # Without gradients it fits.
+        request.chapters.extend([audit_pb2.AUDIT_CHAPTER_PARITY, audit_pb2.AUDIT_CHAPTER_ACCURACY])
+        assert list(stub.RunAudit(request, timeout=60))[-1].result.html

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 
 from endoscope_server.errors import PreconditionFailed, Unsupported
 from endoscope_server.files import write_whole
-from endoscope_server.graph import Fidelity, Graph, Sessions, run_inputs
-from endoscope_server.images.preprocessing import Preprocessing
+from endoscope_server.graph import Fidelity, Graph, Sessions, computed_bytes, run_inputs
+from endoscope_server.images.preprocessing import Layout, Preprocessing
 from endoscope_server.mirror import Mirror, from_onnx
 from endoscope_server.mirror.certificate import Certificate, certify
 from endoscope_server.models.card import Card, make_card, overridden
@@ -82,15 +81,24 @@ class Model:
 
     @functools.cached_property
     def activation_bytes(self) -> int:
-        """About what the values of one picture take, as far as their sizes are known."""
-        computed = [
-            value for value in self.graph.values.values() if value.producer is not None and value.shape
-        ]
-        return sum(
-            np.dtype(value.dtype if value.is_float and value.dtype != "bfloat16" else "float32").itemsize
-            * math.prod(size for size in value.shape or () if isinstance(size, int))
-            for value in computed
-        )
+        """About what all values of one picture of the model's own size take, side by side."""
+        card = self.card
+        shapes, pictures = {}, 1
+        for value in self.graph.inputs:
+            free = [1] * len(value.shape or ())
+            if value.name == card.image_input and card.preprocessing is not None:
+                settings = card.preprocessing
+                sides = [settings.height, settings.width]
+                nhwc = settings.layout is Layout.NHWC
+                free = [1, *sides, settings.channels] if nhwc else [1, settings.channels, *sides]
+            shape = [
+                size if isinstance(size, int) else other
+                for size, other in zip(value.shape or (), free, strict=True)
+            ]
+            if value.name == card.image_input:
+                pictures = max(shape[0], 1)
+            shapes[value.name] = shape
+        return computed_bytes(self.graph, shapes) // pictures
 
     @property
     def mirror(self) -> Mirror:

@@ -9,7 +9,7 @@ from typing import Any
 
 from endoscope.v1 import audit_pb2, audit_pb2_grpc
 from endoscope_server.jobs import JobManager, Start, Work
-from endoscope_server.models import Model
+from endoscope_server.models import MemoryBudget, Model
 from endoscope_server.services import streaming
 from endoscope_server.services.audit import findings
 from endoscope_server.services.audit.case import make_case
@@ -23,6 +23,7 @@ from endoscope_server.techniques.audit import (
     AuditParameters,
     Case,
     Finding,
+    audit_memory,
     make_report,
     run_audit,
     total_steps,
@@ -37,10 +38,18 @@ Tell = Callable[[int, audit_pb2.AuditFinding], None]
 
 
 class AuditService(audit_pb2_grpc.AuditServiceServicer):
-    """See ``audit.proto``."""
+    """See ``audit.proto``.
 
-    def __init__(self, surveyor: Surveyor, jobs: JobManager, workers: Workers) -> None:
+    Args:
+        surveyor: The models and the datasets.
+        jobs: What runs audits.
+        workers: What checks requests.
+        budget: Of the memory that an audit takes.
+    """
+
+    def __init__(self, surveyor: Surveyor, jobs: JobManager, workers: Workers, budget: MemoryBudget) -> None:
         self._surveyor = surveyor
+        self._budget = budget
         self._jobs = jobs
         self._device = best_device()
         self._methods = streaming.Methods(jobs, workers)
@@ -75,6 +84,8 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         )
         survey = self._surveyor.survey(request)
         case = self._jobs.run(lambda: make_case(survey, parameters, self._device))
+        bytes_needed = audit_memory(case, parameters, survey.model.activation_bytes)
+        self._budget.check(bytes_needed, TECHNIQUE)
         ticket = _ticket(request, survey, case, parameters)
         made = provenance(
             TECHNIQUE, ticket.model, ticket.fingerprint, ticket.parameters, ticket.seed, str(self._device)
@@ -86,7 +97,8 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
             def done(finding: Finding) -> None:
                 tell(memory.told, encoded(finding))
 
-            audit = yield from run_audit(case, parameters, done, memory)
+            with self._budget.lent(bytes_needed, TECHNIQUE):
+                audit = yield from run_audit(case, parameters, done, memory)
             yield None
             report = make_report(audit, title, findings.as_json(made))
             return audit_pb2.AuditReport(

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from endoscope_server.techniques.parts.subject import Subject
 
-_BACKWARD = 2
-"""A backward pass keeps the values of the forward pass, and makes gradients as large as they go."""
-
 _CANVAS_BYTES = 64
 """Of a pixel that is optimised: three channels of numbers, gradient, two moments, the picture, a copy."""
 
@@ -30,6 +27,10 @@ class Batch:
     def memory(self, subject: Subject, activation_bytes: int) -> int:
         """About how many bytes a step takes with it.
 
+        A backward pass makes gradients beside the values that the forward pass kept, but nodes that run as
+        one keep one value: together they took 0.4 to 0.8 of what all values would, in networks with 19 MB to
+        125 MB of weights.
+
         Args:
             subject: The model.
             activation_bytes: Of all its values for one picture of its own size.
@@ -37,5 +38,5 @@ class Batch:
         own = subject.size[0] * subject.size[1]
         pixels = (self.height or subject.size[0]) * (self.width or subject.size[1])
         scale = 1.0 if subject.fixed_size else pixels / own
-        values = _BACKWARD * scale * activation_bytes
+        values = scale * activation_bytes
         return round(self.pictures * (values + _CANVAS_BYTES * pixels))
