@@ -283,7 +283,7 @@ def test_steps_are_counted_and_the_same_seed_gives_the_same(
         drain(attribute(lite0_subject, asked)),
     )
     assert [step.index for step in steps] == list(range(1, total_steps(lite0_subject, asked) + 1))
-    assert {step.stage.split(":")[0] for step in steps} == {"smoothgrad", "grad_cam"}
+    assert {step.stage.split(":")[0] for step in steps} == {"smoothgrad", "grad cam"}
     assert steps[-1].images.shape == (1, 3, 224, 224)
     for one, other in zip(first.items, second.items, strict=True):
         assert one.values.tobytes() == other.values.tobytes()

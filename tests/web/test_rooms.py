@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+import endoscope_zoo.recipes.digits_cnn as digits
+from endoscope.v1 import dataset_pb2, dataset_pb2_grpc
 
 
 def loaded(locator: Any) -> bool:
@@ -25,6 +30,21 @@ def loaded(locator: Any) -> bool:
             return image.naturalWidth > 1 && new Set(data.filter((_, index) => index % 4 === 0)).size > 4;
         }"""
     )
+
+
+@pytest.fixture
+def shelf(site: Any, album: Path) -> Iterator[str]:
+    """A dataset of forty digits that the small network has not seen, two of them in the wrong folder."""
+    folder = album.parent / "shelf"
+    held_out = [pair for index, pair in enumerate(digits.pictures()) if digits.is_held_out(index)]
+    for index, (picture, label) in enumerate(held_out[:40]):
+        shown = (label + 1) % 10 if index in (3, 17) else label
+        (folder / str(shown)).mkdir(parents=True, exist_ok=True)
+        picture.save(folder / str(shown) / f"{index:02d}.png")
+    stub = dataset_pb2_grpc.DatasetServiceStub(site.server.channel)
+    stub.CreateDataset(dataset_pb2.CreateDatasetRequest(dataset_id="shelf", path=str(folder)), timeout=30)
+    yield "shelf"
+    stub.DeleteDataset(dataset_pb2.DeleteDatasetRequest(name="datasets/shelf"), timeout=30)
 
 
 def test_models_are_listed_and_uploaded(visit, digits_cnn_path: Path, tmp_path: Path) -> None:
@@ -170,6 +190,90 @@ def test_layers_are_inverted_side_by_side(visit, photo_file) -> None:
     assert loaded(page.locator(".strip img").nth(1))
     assert "dB" in page.locator(".strip").inner_text()
     visit.shot("inversion")
+
+
+def test_a_photo_is_explained(visit, photo_file) -> None:
+    page = visit.page
+    visit.enter("attribution")
+    visit.drop_photo(photo_file("chelsea"))
+    visit.press("Explain")
+    heat = page.get_by_alt_text("What spoke for tiger cat, by Grad-CAM")
+    assert loaded(heat)
+    assert loaded(page.locator(".shown .heat > img"))
+    told = page.locator(".falling-words").inner_text()
+    deletion, insertion = (float(number) for number in re.findall(r"\d\.\d{3}", told))
+    assert 0 < deletion < 1
+    assert 0 < insertion < 1
+    visit.slide("Heat map", 40)
+    assert heat.locator("..").evaluate("element => getComputedStyle(element).opacity") == "0.4"
+    visit.slide("Heat map", 100)
+    visit.shot("attribution")
+
+
+def test_methods_explain_a_digit_side_by_side(visit, tmp_path: Path) -> None:
+    page = visit.page
+    picture, label = digits.pictures()[0]
+    picture.save(tmp_path / "digit.png")
+    visit.enter("attribution", "digits-cnn")
+    visit.drop_photo(tmp_path / "digit.png")
+    page.get_by_label("Class", exact=True).fill(f"class {label}")
+    page.get_by_label("All methods side by side").check()
+    visit.press("Explain")
+    maps = page.get_by_role("region", name="All methods").get_by_role("button")
+    page.locator(".map").nth(7).wait_for()
+    assert maps.count() == 8
+    assert page.locator(".map .good").count() == 2  # the best deletion, the best insertion
+    page.get_by_role("button", name="Integrated gradients").click()
+    assert loaded(page.get_by_alt_text(f"What spoke for {label}, by Integrated gradients"))
+    assert re.search(r"Completeness error\s+\d", page.locator(".aside").inner_text())
+    visit.shot("attributions")
+
+
+def test_an_audit_comes_chapter_by_chapter_and_ends_in_a_report(visit, shelf: str) -> None:
+    page = visit.page
+    visit.enter("audit", "digits-cnn")
+    page.get_by_label("Pictures", exact=True).select_option(shelf)
+    page.get_by_text("More settings").click()
+    visit.slide("Pictures attacked, at most", 4)
+    visit.slide("Layers inverted, at most", 3)
+    visit.slide("Steps of each inversion", 2400)
+    visit.press("Audit")
+    page.locator(".chapter.done").nth(4).wait_for()
+    assert page.locator(".chapter.working h3").inner_text() == "Privacy"
+    told = page.locator(".chapter").nth(2).inner_text()
+    right, pictures = map(int, re.findall(r"(\d+) of (\d+) pictures", told)[0])
+    assert loaded(page.locator(".chapter.done img"))
+    visit.shot("audit-at-work")
+    visit.press("Stop")
+    page.get_by_text("Stopped after").wait_for()
+    assert page.locator(".chapter.done").count() == 5
+    visit.slide("Steps of each inversion", 20)
+    visit.press("Audit")
+    report = page.locator(".report")
+    report.wait_for()
+    assert report.locator("section[id]").count() == 8
+    assert report.get_by_role("heading", name="Audit of Digits CNN").is_visible()
+    # Its styles hold, those of single elements too.
+    agreeing, other = (
+        report.locator(f".matrix td.{kind}").first.evaluate("cell => getComputedStyle(cell).backgroundColor")
+        for kind in ("right", "wrong")
+    )
+    assert agreeing != other
+    place = page.url
+    report.get_by_role("link", name="Privacy").click()
+    assert page.url == place
+    assert report.locator("#privacy").evaluate("element => element.getRootNode().activeElement === element")
+    page.evaluate("scrollTo(0, 0)")
+    visit.shot("audit")
+    saved = {}
+    for name in ("Save the report", "Save its numbers (JSON)"):
+        with page.expect_download() as download:
+            page.get_by_role("link", name=name).click()
+        path = Path(download.value.path())
+        saved[download.value.suggested_filename] = path.read_text("utf-8")
+    assert saved["digits-cnn-audit.html"].startswith("<!DOCTYPE html>")
+    assert json.loads(saved["digits-cnn-audit.json"])["measures"]["accuracy"]["top1"] == right / pictures
+    assert (right < 39, pictures) == (True, 40)
 
 
 def test_points_show_pictures_and_neighbours(visit) -> None:

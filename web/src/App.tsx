@@ -8,6 +8,8 @@ import { Banner, Waiting } from "./parts/Banner";
 import { Shell } from "./parts/Shell";
 import { Unlock } from "./parts/Unlock";
 import { Adversarial } from "./rooms/Adversarial";
+import { AttributionRoom } from "./rooms/AttributionRoom";
+import { AuditRoom } from "./rooms/AuditRoom";
 import { ClassRoom } from "./rooms/ClassRoom";
 import { Datasets } from "./rooms/Datasets";
 import { Dream } from "./rooms/Dream";
@@ -34,8 +36,10 @@ const ROOMS: Partial<Record<Room, ComponentType<RoomProps>>> = {
   adversarial: Adversarial,
   fooling: Fooling,
   inversion: InversionRoom,
+  attribution: AttributionRoom,
   embedding: EmbeddingRoom,
   neighbors: Neighbors,
+  audit: AuditRoom,
 };
 
 export function App() {

@@ -12,8 +12,10 @@ export type Room =
   | "adversarial"
   | "fooling"
   | "inversion"
+  | "attribution"
   | "embedding"
-  | "neighbors";
+  | "neighbors"
+  | "audit";
 
 export interface Route {
   room: Room;
@@ -28,8 +30,10 @@ const OF_MODEL: readonly string[] = [
   "adversarial",
   "fooling",
   "inversion",
+  "attribution",
   "embedding",
   "neighbors",
+  "audit",
 ];
 
 export function parse(hash: string): Route {

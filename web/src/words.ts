@@ -17,6 +17,7 @@ export function count(value: number | bigint): string {
 }
 
 export function percent(share: number): string {
+  if (share === 0 || share === 1) return `${100 * share}%`;
   if (share > 0.9995 && share < 1) return "> 99.9%";
   if (share > 0 && share < 0.0005) return "< 0.1%";
   return `${(100 * share).toFixed(share < 0.0995 ? 1 : share > 0.9 ? 1 : 0)}%`;
@@ -34,4 +35,9 @@ export function short(label: string): string {
 
 export function plural(value: number, one: string, many = `${one}s`): string {
   return `${value.toLocaleString("en")} ${value === 1 ? one : many}`;
+}
+
+export function duration(seconds: number): string {
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }

@@ -4,6 +4,7 @@ import { createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 
 import { ActivationService } from "../generated/endoscope/v1/activation_pb";
+import { AuditService } from "../generated/endoscope/v1/audit_pb";
 import { DatasetService } from "../generated/endoscope/v1/dataset_pb";
 import { GradientService } from "../generated/endoscope/v1/gradient_pb";
 import { ModelService } from "../generated/endoscope/v1/model_pb";
@@ -25,3 +26,4 @@ export const models = createClient(ModelService, transport);
 export const datasets = createClient(DatasetService, transport);
 export const activations = createClient(ActivationService, transport);
 export const gradients = createClient(GradientService, transport);
+export const audits = createClient(AuditService, transport);

@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 
+import type { AuditFinding } from "../generated/endoscope/v1/audit_pb";
 import type { JobHeader, JobStep } from "../generated/endoscope/v1/job_pb";
 import type { Image } from "../generated/endoscope/v1/image_pb";
 import { type Failure, isStop, toFailure } from "./failure";
@@ -25,17 +26,20 @@ export interface Job<R> {
   previews: Image[];
   /** Each loss over the steps. */
   losses: Map<string, number[]>;
+  /** The chapters of an audit that are done. */
+  findings: AuditFinding[];
   result?: R;
   failure?: Failure;
 }
 
 export interface Handle<R> extends Job<R> {
-  start: (open: (signal: AbortSignal) => AsyncIterable<Event<R>>) => Promise<R | undefined>;
+  /** Starts it, and tells how it ended. */
+  start: (open: (signal: AbortSignal) => AsyncIterable<Event<R>>) => Promise<Job<R>>;
   stop: () => void;
   clear: () => void;
 }
 
-const idle = <R>(): Job<R> => ({ state: "idle", previews: [], losses: new Map() });
+const idle = <R>(): Job<R> => ({ state: "idle", previews: [], losses: new Map(), findings: [] });
 
 /** One job at a time; it is stopped when the room is left. */
 export function useJob<R>(): Handle<R> {
@@ -43,7 +47,7 @@ export function useJob<R>(): Handle<R> {
   const running = useRef<AbortController>(undefined);
   useEffect(() => () => running.current?.abort(), []);
 
-  async function start(open: (signal: AbortSignal) => AsyncIterable<Event<R>>): Promise<R | undefined> {
+  async function start(open: (signal: AbortSignal) => AsyncIterable<Event<R>>): Promise<Job<R>> {
     running.current?.abort();
     const controller = new AbortController();
     running.current = controller;
@@ -68,7 +72,7 @@ export function useJob<R>(): Handle<R> {
     }
     cancelAnimationFrame(frame);
     show();
-    return next.result;
+    return next;
   }
 
   return {
@@ -86,6 +90,7 @@ export function useJob<R>(): Handle<R> {
 function take<R>(job: Job<R>, event: { case?: string; value?: unknown }): void {
   if (event.case === "header") job.header = event.value as JobHeader;
   else if (event.case === "result") job.result = event.value as R;
+  else if (event.case === "finding") job.findings = [...job.findings, event.value as AuditFinding];
   else if (event.case === "step") {
     const step = event.value as JobStep;
     job.step = step;

@@ -1,8 +1,15 @@
 import type { Job } from "../api/job";
-import { plural } from "../words";
+import { duration, plural } from "../words";
+
+interface Props {
+  job: Job<unknown>;
+  onStop: () => void;
+  /** Of several jobs, which one this is. */
+  part?: string;
+}
 
 /** How far a job is, with the button that stops it; and how it ended. */
-export function Progress({ job, onStop }: { job: Job<unknown>; onStop: () => void }) {
+export function Progress({ job, onStop, part }: Props) {
   if (job.state === "idle" || job.state === "failed") return null;
   if (job.state !== "running") {
     return (
@@ -12,11 +19,15 @@ export function Progress({ job, onStop }: { job: Job<unknown>; onStop: () => voi
     );
   }
   const { done, total, stage } = standing(job);
+  const left = job.step?.losses["seconds_left"];
   return (
     <div class="progress">
       <div class="progress-words small">
-        <span role="status">{stage}</span>
-        <span class="numbers muted">{total ? `${done} / ${total}` : ""}</span>
+        <span role="status">{part ? `${stage}, ${part}` : stage}</span>
+        <span class="numbers muted">
+          {total ? `${done} / ${total}` : ""}
+          {left ? `  ·  ${duration(left)} left` : ""}
+        </span>
       </div>
       <progress aria-label="Progress" max={total || 1} value={total ? done : undefined} />
       <button type="button" class="button stop" onClick={onStop}>

@@ -11,8 +11,10 @@ const ROOMS: readonly (readonly [Room, string])[] = [
   ["adversarial", "Adversarial"],
   ["fooling", "Fooling"],
   ["inversion", "Inversion"],
+  ["attribution", "Attribution"],
   ["embedding", "Embedding"],
   ["neighbors", "Neighbours"],
+  ["audit", "Audit"],
 ];
 
 export function Shell({ route, children }: { route: Route; children: ComponentChildren }) {

@@ -59,7 +59,7 @@ export function EmbeddingRoom({ id, model }: RoomProps) {
     setPlane(undefined);
     setTrouble(undefined);
     const tsne = method === EmbeddingMethod.TSNE;
-    const embedding = await job.start((signal) =>
+    const { result: embedding } = await job.start((signal) =>
       activations.embedFeatures(
         {
           model: `models/${id}`,

@@ -100,7 +100,7 @@ function Channels({ id, model, layer, chosen }: Props & { chosen: string | undef
     for (let at = 0; at < wanted.length && !stopped.current; at += BATCH) {
       const some = wanted.slice(at, at + BATCH);
       setBatch(some);
-      const result = await painter.start((signal) =>
+      const { result } = await painter.start((signal) =>
         gradients.visualizeFeature(
           {
             model: `models/${id}`,
@@ -122,7 +122,7 @@ function Channels({ id, model, layer, chosen }: Props & { chosen: string | undef
   }
 
   async function find(channels: number[]) {
-    const result = await finder.start((signal) =>
+    const { result } = await finder.start((signal) =>
       activations.findActivatingPatches(
         {
           model: `models/${id}`,

@@ -221,14 +221,14 @@ def attribute(
 
     pixels = _eight_bit(parameters)[0]
     for method in parameters.methods[len(at.items) :]:
-        work = WAYS[method].run(question)
-        answer: Answer = yield from retold(work, teller("logit", method.value))
+        work, name = WAYS[method].run(question), method.value.replace("_", " ")
+        answer: Answer = yield from retold(work, teller("logit", name))
         picture = _heat(pixels, answer)
         curves = []
-        for name, curve in (("deletion", deletion_curve), ("insertion", insertion_curve)):
+        for way, curve in (("deletion", deletion_curve), ("insertion", insertion_curve)):
             scoring = curve(question, answer.importance())
             shown = (picture[None] / 255).astype(np.float32) if parameters.preview_every else None
-            tell = teller("probability", f"{method.value}: {name}", shown)
+            tell = teller("probability", f"{name}: {way}", shown)
             curves.append((yield from retold(scoring, tell)))
         values = answer.values.detach().float().cpu().contiguous().numpy()
         at.items.append((values, picture, answer.completeness_error, *curves))
