@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from endoscope_server.errors import LimitExceeded
-from endoscope_server.models import MemoryBudget, Repository, machine_memory
+from endoscope_server.graph.sessions import FAST_COPIES
+from endoscope_server.models import MemoryBudget, Model, Repository, machine_memory
+from endoscope_server.models.budget import Allowance
 from endoscope_server.models.repository import MEMORY_PER_BYTE
+from endoscope_server.serving import Batcher
 
 
 @pytest.fixture
@@ -80,6 +87,105 @@ def test_work_that_would_fit_later_is_told_when() -> None:
         assert caught.value.retry_after is not None
         with budget.lent(20, "a small job"):
             assert budget.granted == 100
+    assert budget.granted == 0
+
+
+def weights_of(model: Model) -> int:
+    return sum(array.nbytes for array in model.graph.weights.values())
+
+
+def infer_side_by_side(model: Model) -> None:
+    """Requests that can't be joined, so that both runners have work at once; each answer is right."""
+    pictures = [np.full((1, 1, 32, 32), value, np.float32) for value in np.linspace(-1, 1, 8)]
+
+    async def work() -> list[np.ndarray]:
+        batcher = Batcher(runners=2, max_rows=1)
+        answers = await asyncio.gather(
+            *(batcher.run(model, {"input": picture}, ["logits"]) for picture in pictures)
+        )
+        batcher.close()
+        return [np.asarray(answer.values["logits"]) for answer in answers]
+
+    for picture, found in zip(pictures, asyncio.run(work()), strict=True):
+        expected = model.sessions.run({"input": picture}, ["logits"])["logits"]
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core has no second set of sessions")
+def test_sessions_beside_the_first_are_counted_and_given_back(
+    tmp_path: Path, models: Path, size: int
+) -> None:
+    budget = MemoryBudget(10 * size)
+    repository = Repository(tmp_path / "state", models, budget=budget)
+    model = repository.get("a")
+    base = budget.granted
+    infer_side_by_side(model)
+    assert budget.granted == (1 + 2 * FAST_COPIES) * weights_of(model) > base
+    repository.unload("a")
+    assert budget.granted == 0
+    # Work that still has it takes nothing that nobody would give back.
+    infer_side_by_side(model)
+    assert budget.granted == 0
+
+
+def test_without_memory_for_a_second_set_the_first_answers(tmp_path: Path, models: Path, size: int) -> None:
+    budget = MemoryBudget(size + size // 4)
+    repository = Repository(tmp_path / "state", models, budget=budget)
+    model = repository.get("a")
+    base = budget.granted
+    infer_side_by_side(model)
+    assert budget.granted == base
+    assert names(repository) == ["a"]
+
+
+def test_sessions_for_other_values_make_room_for_each_other(tmp_path: Path, models: Path, size: int) -> None:
+    budget = MemoryBudget(2 * size + size // 2)
+    repository = Repository(tmp_path / "state", models, budget=budget)
+    repository.get("b")
+    model = repository.get("a")
+    picture = {"input": np.zeros((1, 1, 32, 32), np.float32)}
+    wanted = [layer.value for layer in model.graph.layers]
+    for value in wanted:
+        model.fast_sessions.run(picture, [value])
+        assert budget.granted <= budget.limit
+    # What nobody used went first, but never the model at work.
+    assert names(repository) == ["a"]
+    model.fast_sessions.run(picture, [wanted[0]])
+    repository.unload("a")
+    assert budget.granted == 0
+
+
+def test_a_session_that_can_not_fit_is_refused_with_the_time_to_try_again(
+    tmp_path: Path, models: Path, size: int
+) -> None:
+    budget = MemoryBudget(size + size // 4)
+    repository = Repository(tmp_path / "state", models, budget=budget)
+    allowance = Allowance(budget, "a", 0, 0)
+    with pytest.raises(LimitExceeded) as caught:
+        allowance.take(2 * size, spare=False)
+    assert caught.value.reason == "MEMORY_BUDGET"
+    with budget.lent(size, "a job"), pytest.raises(LimitExceeded) as caught:
+        allowance.take(size, spare=False)
+    assert caught.value.retry_after is not None
+    assert budget.granted == 0
+    assert repository.in_memory() == []
+
+
+def test_allowances_add_up_from_many_threads() -> None:
+    budget = MemoryBudget(1000)
+    allowances = [Allowance(budget, name, 0, 0) for name in "ab"]
+
+    def work(allowance: Allowance) -> None:
+        for _ in range(500):
+            if allowance.take(300, spare=True):
+                assert budget.granted <= 1000
+                allowance.give_back(300)
+
+    threads = [threading.Thread(target=work, args=(allowances[index % 2],)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert budget.granted == 0
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import math
+import os
 import re
 import signal
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
@@ -273,6 +275,31 @@ def test_inferred_rows_and_their_batches_are_counted(observed: Observed) -> None
         stub.ModelInfer(request, timeout=30)
     assert observed.value("endoscope_inference_rows_total", model="digits-cnn") == 6
     assert observed.value("endoscope_inference_runs_total", model="digits-cnn") == 2
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core has no second set of sessions")
+def test_sessions_of_inference_are_counted_and_given_back(observed: Observed) -> None:
+    models = model_pb2_grpc.ModelServiceStub(observed.channel)
+    stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(observed.channel)
+
+    def granted() -> float:
+        return observed.value("endoscope_memory_granted_bytes")
+
+    models.UnloadModel(model_pb2.UnloadModelRequest(name="models/digits-cnn"), timeout=30)
+    before = granted()
+    models.LoadModel(model_pb2.LoadModelRequest(name="models/digits-cnn"), timeout=30)
+    loaded = granted()
+    assert loaded > before
+    pixels = np.zeros((400, 1, 32, 32), np.float32)
+    request = grpc_service_pb2.ModelInferRequest(
+        model_name="digits-cnn", raw_input_contents=[pixels.tobytes()]
+    )
+    request.inputs.add(name="input", datatype="FP32", shape=pixels.shape)
+    calls = [stub.ModelInfer.future(request, timeout=60) for _ in range(6)]
+    assert all(call.result().outputs for call in calls)
+    assert granted() > loaded
+    models.UnloadModel(model_pb2.UnloadModelRequest(name="models/digits-cnn"), timeout=30)
+    assert granted() == before
 
 
 def test_calls_and_jobs_are_spans_of_the_clients_trace(observed: Observed) -> None:

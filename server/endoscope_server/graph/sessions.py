@@ -12,13 +12,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx.helper import np_dtype_to_tensor_dtype, tensor_dtype_to_np_dtype
 
-from endoscope_server.errors import InvalidInput, Unsupported
+from endoscope_server.errors import InvalidInput, LimitExceeded, Unsupported
 from endoscope_server.graph.graph import Graph
 from endoscope_server.graph.loading import PLACEHOLDER
 from endoscope_server.graph.values import Value, ValueKind
@@ -39,6 +40,26 @@ class Fidelity(enum.Enum):
     for, and each session holds weights in a layout of its own. About three times as fast on convolutions."""
 
 
+FAST_COPIES = 2
+"""How often a fast session holds its weights: as it was given them, and packed. Measured: 1.3 to 2 times."""
+
+
+_SIZES = 256
+"""Sets of values whose sessions' sizes are remembered."""
+
+
+class Allowance(Protocol):
+    """Grants the memory that further sessions take."""
+
+    def take(self, size: int, *, spare: bool) -> bool:
+        """Grant so many bytes; where they are spare, maybe not. Raises LimitExceeded if they don't fit."""
+        ...
+
+    def give_back(self, size: int) -> None:
+        """They are free again."""
+        ...
+
+
 class Sessions:
     """A thread-safe cache of sessions, one for each set of values asked for.
 
@@ -50,6 +71,10 @@ class Sessions:
         intra_op_threads: Threads inside an operator; 0 leaves it to ONNX Runtime.
         fidelity: Exact values, or speed.
         capacity: How many sessions are kept; the least recently used goes first.
+        instead: Sessions of the same graph to use where there is no memory for these.
+
+    Attributes:
+        allowance: Grants memory for sessions that hold weights of their own; None for as much as they want.
     """
 
     def __init__(
@@ -59,6 +84,7 @@ class Sessions:
         intra_op_threads: int = 0,
         fidelity: Fidelity = Fidelity.EXACT,
         capacity: int = 16,
+        instead: Sessions | None = None,
     ) -> None:
         unknown = set(providers) - set(ort.get_available_providers())
         if unknown:
@@ -75,6 +101,9 @@ class Sessions:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._sessions: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
+        self._sizes: dict[frozenset[str], int] = {}
+        self._instead = instead
+        self.allowance: Allowance | None = instead.allowance if instead else None
         self._weights = {name: _ort_value(graph.weights[name]) for name in sorted(graph.stripped)}
 
     def run(
@@ -134,15 +163,61 @@ class Sessions:
     def _half_precision(self) -> bool:
         return any(value.dtype in ("float16", "bfloat16") for value in self.graph.values.values())
 
+    def narrowed(self, threads: int) -> Sessions:
+        """The same with fewer threads; where there is no memory for both, these are used instead."""
+        return Sessions(self.graph, self._providers, threads, self.fidelity, self._capacity, instead=self)
+
     def _session(self, values: frozenset[str]) -> ort.InferenceSession:
         with self._lock:
             session = self._sessions.pop(values, None)
-            if session is None:
-                session = self._start(values)
-            self._sessions[values] = session
+            if session is None and self._granted(values):
+                session = self._start_within(values)
+            if session is not None:
+                self._sessions[values] = session
             while len(self._sessions) > self._capacity:
-                self._sessions.popitem(last=False)
+                self._drop()
+        if session is None and self._instead is not None:
+            return self._instead._session(values)  # noqa: SLF001  # one of its own kind
+        assert session is not None
         return session
+
+    def _granted(self, values: frozenset[str]) -> bool:
+        """Whether there is memory for a session; those of other values go for it, if nothing else helps."""
+        size = self._size(values)
+        while size and self.allowance is not None:
+            try:
+                return self.allowance.take(size, spare=self._instead is not None)
+            except LimitExceeded:
+                if not self._sessions:
+                    raise
+                self._drop()
+        return True
+
+    def _start_within(self, values: frozenset[str]) -> ort.InferenceSession:
+        """A session whose memory was granted."""
+        try:
+            return self._start(values)
+        except BaseException:
+            if self.allowance is not None:
+                self.allowance.give_back(self._size(values))
+            raise
+
+    def _drop(self) -> None:
+        """Let the least recently used session go."""
+        values, _ = self._sessions.popitem(last=False)
+        if self.allowance is not None:
+            self.allowance.give_back(self._size(values))
+
+    def _size(self, values: frozenset[str]) -> int:
+        """About how many bytes a session takes beside the weights that all share."""
+        if self.fidelity is Fidelity.EXACT:
+            return 0
+        if values not in self._sizes:
+            if len(self._sizes) > _SIZES:
+                self._sizes.clear()
+            needed = (self.graph.weights[name].nbytes for name in self._needed_weights(values))
+            self._sizes[values] = FAST_COPIES * sum(needed)
+        return self._sizes[values]
 
     def options(self, values: frozenset[str]) -> ort.SessionOptions:
         """The options for a session of :meth:`Graph.expose` over these values.

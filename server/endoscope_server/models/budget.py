@@ -37,7 +37,7 @@ class MemoryBudget:
         self.limit = limit
         self._granted = 0
         self._lock = threading.Lock()
-        self._evict: Callable[[], bool] = lambda: False
+        self._evict: Callable[[str], bool] = lambda _sparing: False
 
     @property
     def granted(self) -> int:
@@ -45,8 +45,11 @@ class MemoryBudget:
         with self._lock:
             return self._granted
 
-    def let_evict(self, evict: Callable[[], bool]) -> None:
-        """Name who lets something idle go where room is needed, and tells whether it did."""
+    def let_evict(self, evict: Callable[[str], bool]) -> None:
+        """Name who lets something idle go where room is needed, but what it is told to spare.
+
+        It tells whether it did.
+        """
         self._evict = evict
 
     def check(self, size: int, what: str) -> None:
@@ -61,8 +64,13 @@ class MemoryBudget:
                 reason="MEMORY_BUDGET",
             )
 
-    def grant(self, size: int, what: str) -> None:
+    def grant(self, size: int, what: str, sparing: str = "") -> None:
         """Grant memory until :meth:`release`; what is idle goes first where room is needed.
+
+        Args:
+            size: Bytes.
+            what: Takes them, in words.
+            sparing: The name of what is not idle.
 
         Raises:
             LimitExceeded: if it does not fit, with the time to try again if it may later.
@@ -73,13 +81,20 @@ class MemoryBudget:
                 if self._granted + size <= self.limit:
                     self._granted += size
                     return
-            if not self._evict():
+            if not self._evict(sparing):
                 raise LimitExceeded(
                     f"{what} takes about {_words(size)} of memory, {_words(self.limit - self.granted)} are "
                     "left beside other work; try again later",
                     reason="MEMORY_BUDGET",
                     retry_after=RETRY_AFTER,
                 )
+
+    def try_grant(self, size: int) -> bool:
+        """Grant memory if it is free; nobody goes for it."""
+        with self._lock:
+            fits = self._granted + size <= self.limit
+            self._granted += size if fits else 0
+        return fits
 
     def release(self, size: int) -> None:
         """Take back what was granted."""
@@ -94,6 +109,79 @@ class MemoryBudget:
             yield
         finally:
             self.release(size)
+
+
+class Allowance:
+    """What a model was granted: a base, and more as its sessions outgrow that. Safe to use from many threads.
+
+    Args:
+        budget: What grants.
+        name: The model's.
+        base: Bytes that were granted already.
+        own: Those of the base that are not for sessions.
+    """
+
+    def __init__(self, budget: MemoryBudget, name: str, base: int, own: int) -> None:
+        self._budget = budget
+        self._name = name
+        self._base = base
+        self._taken = own
+        self._held = base
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def take(self, size: int, *, spare: bool) -> bool:
+        """Grant a session's memory.
+
+        Args:
+            size: Bytes.
+            spare: Whether the model can do without: then nobody goes for it, and it may be refused.
+
+        Returns:
+            Whether it was granted.
+
+        Raises:
+            LimitExceeded: if it is not spare and does not fit.
+        """
+        with self._lock:
+            before = self._needed
+            self._taken += size
+            more = self._needed - before
+        granted = False
+        try:
+            # Without the lock: room may have to come from a model that at the same time wants room from this.
+            if spare:
+                granted = self._budget.try_grant(more)
+            else:
+                self._budget.grant(more, f"a further session of model {self._name!r}", self._name)
+                granted = True
+        finally:
+            with self._lock:
+                self._taken -= 0 if granted else size
+                self._held += more if granted else 0
+                self._settle()
+        return granted
+
+    def give_back(self, size: int) -> None:
+        """A session has gone."""
+        with self._lock:
+            self._taken -= size
+            self._settle()
+
+    def close(self) -> None:
+        """The model is let go: give all of it back. Sessions that are still used end with their work."""
+        with self._lock:
+            self._closed = True
+            self._settle()
+
+    @property
+    def _needed(self) -> int:
+        return 0 if self._closed else max(self._base, self._taken)
+
+    def _settle(self) -> None:
+        excess = max(0, self._held - self._needed)
+        self._held -= excess
+        self._budget.release(excess)
 
 
 def _words(size: int) -> str:

@@ -24,7 +24,7 @@ from endoscope_server.errors import (
     blaming,
 )
 from endoscope_server.files import write_whole
-from endoscope_server.models.budget import MemoryBudget, machine_memory
+from endoscope_server.models.budget import Allowance, MemoryBudget, machine_memory
 from endoscope_server.models.model import Compute, Model, ModelFile, inline
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,10 @@ DEFAULT_MAX_BYTES = 2 * 2**30
 """The largest file that may be uploaded: protobuf's own limit."""
 
 MEMORY_PER_BYTE = 3
-"""What a model takes in memory over its size on disk: weights for both engines, and room to work."""
+"""What a model takes in memory over its size on disk: weights for both engines, and room to work.
+
+It includes the first session that is as fast as can be; see :class:`Allowance` for others.
+"""
 
 _MODEL_FILE = "model.onnx"
 _CARD_FILE = "card.json"
@@ -93,7 +96,7 @@ class Repository:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, Model] = OrderedDict()
-        self._granted: dict[str, int] = {}
+        self._allowances: dict[str, Allowance] = {}
         self._loading: dict[str, threading.Lock] = {}
         shutil.rmtree(self._staging, ignore_errors=True)
         for folder in (self._uploads, self._certificates, self._staging):
@@ -139,9 +142,9 @@ class Repository:
             if model is None or model.file.path != file.path or model.file.created != file.created:
                 self._forget(name)
                 with blaming("model"):
-                    model, granted = self._load(file)
+                    model, allowance = self._load(file)
                 with self._lock:
-                    self._granted[name] = granted
+                    self._allowances[name] = allowance
             with self._lock:
                 self._loaded[name] = model
                 self._loaded.move_to_end(name)
@@ -207,11 +210,11 @@ class Repository:
             write_whole(folder / _CARD_FILE, json.dumps(dict(facts)).encode())
             staged = ModelFile(name, folder / _MODEL_FILE, facts, True, time.time())
             with blaming("chunk"):
-                model, granted = self._load(staged)
+                model, allowance = self._load(staged)
                 try:
                     model.verify()
                 finally:
-                    self.budget.release(granted)
+                    allowance.close()
             self._put(name, folder, overwrite)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -265,7 +268,7 @@ class Repository:
             folder.rename(target)
         self._forget(name)
 
-    def _load(self, file: ModelFile) -> tuple[Model, int]:
+    def _load(self, file: ModelFile) -> tuple[Model, Allowance]:
         """A model, and the memory that was granted to it."""
         what = f"model {file.name!r}"
         granted = MEMORY_PER_BYTE * file.path.stat().st_size
@@ -273,25 +276,29 @@ class Repository:
         try:
             model = Model(file, self._certificates, self._threads, self._compute)
             # External data is only mapped so far, and not in the file's size.
-            whole = MEMORY_PER_BYTE * sum(array.nbytes for array in model.graph.weights.values())
+            weights = sum(array.nbytes for array in model.graph.weights.values())
+            whole = MEMORY_PER_BYTE * weights
             if whole > granted:
                 self.budget.grant(whole - granted, what)
                 granted = whole
         except BaseException:
             self.budget.release(granted)
             raise
-        return model, granted
+        allowance = Allowance(self.budget, file.name, granted, weights)
+        model.fast_sessions.allowance = allowance
+        return model, allowance
 
     def _forget(self, name: str) -> None:
         with self._lock:
             self._loaded.pop(name, None)
-            granted = self._granted.pop(name, 0)
-        self.budget.release(granted)
+            allowance = self._allowances.pop(name, None)
+        if allowance is not None:
+            allowance.close()
 
-    def _evict(self) -> bool:
-        """Let the least recently used model go."""
+    def _evict(self, sparing: str) -> bool:
+        """Let the least recently used model go, but one."""
         with self._lock:
-            name = next(iter(self._loaded), None)
+            name = next((name for name in self._loaded if name != sparing), None)
         if name is not None:
             logger.info("model %s is unloaded: its memory is needed", name)
             self._forget(name)

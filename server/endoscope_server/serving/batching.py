@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endoscope_server.errors import LimitExceeded
-from endoscope_server.graph import Fidelity, Sessions
+from endoscope_server.graph import Sessions
 from endoscope_server.mirror import memory
 from endoscope_server.models import Model
 from endoscope_server.serving.demand import Demand
@@ -213,7 +213,7 @@ class Batcher:
             return wide
         if model not in self._narrow:
             share = max(1, cores // self._runners)
-            self._narrow[model] = Sessions(model.graph, intra_op_threads=share, fidelity=Fidelity.FAST)
+            self._narrow[model] = wide.narrowed(share)
         return self._narrow[model]
 
     def _enqueue(self, model: Model, plan: Plan, line: _Line, request: _Request) -> None:
