@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from endoscope_server.graph import Fidelity, Graph, Sessions
-from endoscope_server.images.preprocessing import Preprocessing
+from endoscope_server.images.preprocessing import ChannelOrder, Preprocessing
 from endoscope_server.mirror import from_onnx
 from endoscope_server.techniques.parts.subject import Subject
 
@@ -43,3 +43,17 @@ def lite0_subject(lite0_path: Path, lite0_preprocessing: Preprocessing) -> Subje
 def lite0_pixels(photos: dict[str, Image.Image], lite0_preprocessing: Preprocessing) -> dict[str, np.ndarray]:
     """The photos as the model sees them, channels x height x width in [0, 1]."""
     return {name: lite0_preprocessing.pixels(photo) for name, photo in photos.items()}
+
+
+@pytest.fixture(scope="session")
+def digits_subject(digits_cnn_path: Path) -> Subject:
+    """The network that reads digits."""
+    graph = Graph.from_file(digits_cnn_path)
+    shape = graph.values[graph.inputs[0].name].shape
+    assert shape is not None
+    height, width = int(shape[2]), int(shape[3])
+    settings = Preprocessing(
+        height, width, scale=1.0, mean=(0.0,), std=(1.0,), channel_order=ChannelOrder.GREY
+    )
+    judge = Sessions(graph, fidelity=Fidelity.FAST)
+    return Subject(graph, from_onnx(graph), judge.run, graph.inputs[0].name, settings, torch.device("cpu"))

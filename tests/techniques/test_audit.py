@@ -5,7 +5,7 @@ from __future__ import annotations
 import html.parser
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,15 @@ from PIL import Image
 from sklearn import metrics
 
 import endoscope_zoo.recipes.digits_cnn as digits
-from endoscope_server.datasets import open_source
+from endoscope_server.datasets import (
+    FeatureStore,
+    LocalEngine,
+    ScanParameters,
+    ScanResult,
+    ScanStep,
+    open_source,
+    scan,
+)
 from endoscope_server.errors import InvalidInput, PreconditionFailed
 from endoscope_server.models import Repository
 from endoscope_server.techniques.adversarial import Norm
@@ -28,6 +36,7 @@ from endoscope_server.techniques.audit import (
     Case,
     Chapter,
     Finding,
+    Gallery,
     make_report,
     map_labels,
     run_audit,
@@ -36,7 +45,7 @@ from endoscope_server.techniques.audit import (
 from endoscope_server.techniques.audit.finding import NO_GRADIENTS
 from endoscope_server.techniques.audit.names import NAMES
 from endoscope_server.techniques.parts.memory import Memory, from_bytes, to_bytes
-from endoscope_server.techniques.parts.steps import Step, drain
+from endoscope_server.techniques.parts.steps import Step, drain, retold
 from endoscope_server.techniques.parts.subject import Subject
 
 QUICK = AuditParameters(
@@ -100,11 +109,35 @@ def case_of(path: Path, folder: Path, state: Path) -> Callable[..., Case]:
         torch.device("cpu"),
     )
     certificate = model.verify()
+    store = FeatureStore(state / "features")
 
-    def make(path: Path = folder) -> Case:
+    def gallery(path: Path, audited: bool) -> Gallery:
+        source = open_source(path)
+
+        def work(items: Sequence[int]) -> Generator[Step | None, None, ScanResult]:
+            steps = scan(
+                model.file.path,
+                model.graph,
+                model.card.image_input,
+                subject.preprocessing,
+                source,
+                store,
+                LocalEngine(1),
+                ScanParameters((model.graph.features,), items=tuple(items)),
+            )
+            return retold(steps, told)
+
+        def told(step: ScanStep) -> Step:
+            return Step(0, 0, {"images_done": float(step.done)}, stage=f"{step.done} of {step.count}")
+
+        labels = map_labels((item.label for item in source.items), model.card.labels, 10, None)
+        return Gallery(f"datasets/{path.name}", source, labels, audited, work)
+
+    def make(path: Path = folder, training: Path | None = None) -> Case:
         source = open_source(path)
         labels = map_labels((item.label for item in source.items), model.card.labels, 10, None)
-        return Case(subject, certificate, model.card.labels, source, labels, IDENTITY)
+        searched = gallery(training or path, training is None)
+        return Case(subject, certificate, model.card.labels, source, labels, searched, IDENTITY)
 
     return make
 
@@ -260,6 +293,97 @@ def test_neighbours_of_errors_are_the_nearest(findings, make_case, plain, inputs
         assert item["true"] != item["predicted"]
     confidences = [item["confidence"] for item in shown]
     assert confidences == sorted(confidences, reverse=True)
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits that the network learned from."""
+    root = tmp_path_factory.mktemp("training")
+    learned = [pair for index, pair in enumerate(digits.pictures()) if not digits.is_held_out(index)][:90]
+    for index, (picture, label) in enumerate(learned):
+        (root / str(label)).mkdir(exist_ok=True)
+        picture.save(root / str(label) / f"{index:02d}.png")
+    return root
+
+
+ONLY_ERRORS = replace(QUICK, chapters=(Chapter.ERRORS,))
+
+
+def as_input(path: Path) -> np.ndarray:
+    picture = Image.open(path).convert("L").resize((32, 32), Image.Resampling.BILINEAR)
+    return np.asarray(picture, np.float32)[None] / 255
+
+
+def errors_of(case: Case, parameters: AuditParameters) -> tuple[list[Step], dict[str, Any]]:
+    steps, audit = drain(run_audit(case, parameters))
+    assert len(steps) <= total_steps(case, parameters)
+    return steps, dict(audit.findings[0].values)
+
+
+def test_neighbours_are_sought_in_all_pictures_not_in_the_sample_alone(make_case) -> None:
+    _, values = errors_of(make_case(), replace(ONLY_ERRORS, max_items=40, seed=3))
+    looked_at = {item["name"] for item in values["shown"]}
+    _, every = errors_of(make_case(), ONLY_ERRORS)
+    assert values["searched"] == every["searched"]
+    assert values["searched"] == {
+        "dataset": values["searched"]["dataset"],
+        "audited": True,
+        "pictures": 61,
+        "searched": 61,
+        "skipped": 1,
+    }
+    assert looked_at
+    whole = {item["name"]: item for item in every["shown"]}
+    for item in values["shown"]:
+        names = [near["name"] for near in item["neighbors"]]
+        assert names == [near["name"] for near in whole[item["name"]]["neighbors"]]
+
+
+def test_neighbours_of_errors_in_the_training_pictures(make_case, training: Path, folder, plain) -> None:
+    steps, values = errors_of(make_case(training=training), ONLY_ERRORS)
+    assert values["searched"] == {
+        "dataset": f"datasets/{training.name}",
+        "audited": False,
+        "pictures": 90,
+        "searched": 90,
+        "skipped": 0,
+    }
+    assert any("90 of 90" in step.stage for step in steps)
+    files = sorted(training.rglob("*.png"))
+    value = make_case().subject.graph.features
+    features = plain(np.stack([as_input(path) for path in files]), value)
+    for item in values["shown"]:
+        own = plain(as_input(folder / item["name"])[None], value)[0]
+        distances = np.linalg.norm(features - own, axis=1)
+        order = np.argsort(distances)[:4]
+        names = [files[place].relative_to(training).as_posix() for place in order]
+        assert [near["name"] for near in item["neighbors"]] == names
+        assert [near["distance"] for near in item["neighbors"]] == pytest.approx(distances[order], rel=1e-4)
+        assert [near["true"]["label"] for near in item["neighbors"]] == [name[0] for name in names]
+
+
+def test_a_search_is_bounded_and_the_same_again(make_case, training: Path, tmp_path: Path, request) -> None:
+    asked = replace(ONLY_ERRORS, max_searched_items=20)
+    steps, values = errors_of(make_case(training=training), asked)
+    assert (values["searched"]["searched"], values["searched"]["pictures"]) == (20, 90)
+    # Without any features that are kept: the same names, the same distances to the last digit.
+    path = request.getfixturevalue("digits_cnn_path")
+    fresh = case_of(path, request.getfixturevalue("folder"), tmp_path)
+    assert errors_of(fresh(training=training), asked)[1] == values
+    names = {near["name"] for item in values["shown"] for near in item["neighbors"]}
+    other = errors_of(make_case(training=training), replace(asked, seed=1))[1]
+    assert {near["name"] for item in other["shown"] for near in item["neighbors"]} != names
+
+
+def test_a_copy_among_the_training_pictures_is_at_no_distance(
+    make_case, tmp_path: Path, folder, findings
+) -> None:
+    worst = findings[Chapter.ERRORS].values["shown"][0]
+    (tmp_path / "5").mkdir()
+    (tmp_path / "5" / "leaked.png").write_bytes((folder / worst["name"]).read_bytes())
+    _, values = errors_of(make_case(training=tmp_path), ONLY_ERRORS)
+    assert values["shown"][0]["neighbors"][0]["distance"] == 0
+    assert len(values["shown"][0]["neighbors"]) == 1
 
 
 def test_steps_count_up_to_the_total(audited, make_case) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from endoscope_server.graph import Fidelity, Graph, Sessions
-from endoscope_server.images.preprocessing import ChannelOrder, Preprocessing
-from endoscope_server.mirror import from_onnx
 from endoscope_server.techniques import adversarial, attribution, deep_dream, fooling, inversion
 from endoscope_server.techniques.class_visualization import (
     PRESETS,
@@ -37,18 +33,9 @@ Work = Generator[Step | None, None, Any]
 Begin = Callable[[Subject, Memory], Work]
 
 
-@pytest.fixture(scope="module")
-def subject(digits_cnn_path: Path) -> Subject:
-    """The network that reads digits."""
-    graph = Graph.from_file(digits_cnn_path)
-    shape = graph.values[graph.inputs[0].name].shape
-    assert shape is not None
-    height, width = int(shape[2]), int(shape[3])
-    settings = Preprocessing(
-        height, width, scale=1.0, mean=(0.0,), std=(1.0,), channel_order=ChannelOrder.GREY
-    )
-    judge = Sessions(graph, fidelity=Fidelity.FAST)
-    return Subject(graph, from_onnx(graph), judge.run, graph.inputs[0].name, settings, torch.device("cpu"))
+@pytest.fixture
+def subject(digits_subject: Subject) -> Subject:
+    return digits_subject
 
 
 def picture(subject: Subject) -> np.ndarray:

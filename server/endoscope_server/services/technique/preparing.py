@@ -113,7 +113,7 @@ def _refusal(found: Found, problem: ErrorDetails) -> InvalidInput:
     if problem["type"] == "extra_forbidden":
         return InvalidInput(f"there is no such parameter, expected {_names(found)}", field=field)
     if problem["type"] == "missing":
-        return InvalidInput(f"{name} is missing, expected a value", field=field)
+        return InvalidInput(f"{path[1:]} is missing, expected a value", field=field)
     said = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
     return InvalidInput(f"{path[1:] or 'the whole'} is {str(problem['input'])[:140]}, {said}", field=field)
 

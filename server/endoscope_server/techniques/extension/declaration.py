@@ -129,9 +129,9 @@ def _kind_of_parameters(run: Callable[..., Any]) -> type[Any]:
             f"{names[1]}, the second argument of {run.__name__}, is annotated with {kind}, expected a "
             "subclass of Parameters"
         )
-    hidden = [field for field in ("seed", "preview_every") if field in inspect.get_annotations(kind)]
-    if hidden:
-        raise NonsenseError(f"{kind.__name__} declares {hidden[0]}, which all techniques have")
+    for reserved in ("seed", "preview_every"):
+        if kind is not Parameters and reserved in inspect.get_annotations(kind):
+            raise NonsenseError(f"{kind.__name__} declares {reserved}, which all techniques have")
     for field_name, found in kind.model_fields.items():
         if not found.description:
             raise NonsenseError(
