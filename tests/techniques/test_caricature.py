@@ -54,7 +54,9 @@ def test_its_gradient_through_the_network_is_what_differences_say(
 
 def test_it_exaggerates(lite0_subject: Subject, lite0_pixels) -> None:
     image = lite0_pixels["chelsea"]
-    parameters = CaricatureParameters(image=image, layers=LAYERS, steps=32, learning_rate=0.1, preview_every=16)
+    parameters = CaricatureParameters(
+        image=image, layers=LAYERS, steps=32, learning_rate=0.1, preview_every=16
+    )
     steps, result = drain(caricature(lite0_subject, parameters))
     assert [step.index for step in steps if step.images is not None] == [16, 32]
     values = {name: series.values for name, series in result.series.items()}
