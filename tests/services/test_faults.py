@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import resource
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -83,6 +86,88 @@ def test_a_model_that_is_spoiled_on_disk(running, state: Path, digits_cnn_path: 
         assert client.visualize_class(MODEL, 3, steps=1).result().pictures
         client.delete_model("spoiled")
         assert [model.model_id for model in client.list_models()] == [MODEL]
+
+
+@pytest.fixture
+def read_only(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """``with read_only():`` makes the state's file system read-only for servers that start after this."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("a file system can be made to fail only with a C compiler")
+    library, flag = tmp_path / "read_only.so", tmp_path / "flag"
+    source = Path(__file__).with_name("read_only.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True, timeout=60)
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    monkeypatch.setenv("READ_ONLY_FOLDER", f"{state}{os.sep}")
+    monkeypatch.setenv("READ_ONLY_FLAG", str(flag))
+
+    @contextlib.contextmanager
+    def on() -> Iterator[None]:
+        flag.touch()
+        yield
+        flag.unlink()
+
+    return on
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_state_that_turns_read_only_under_a_running_server(
+    start_server, state: Path, read_only, digits_models: Path, digits_cnn_path: Path
+) -> None:
+    log = state / "log"
+    options = ("--checkpoint-interval", "0")
+    steps = 200
+    with start_server(state, digits_models, *options) as running, endoscope.connect(running.target) as client:
+        client.upload_model(digits_cnn_path, "mine")
+        before = client.visualize_class(MODEL, 3, steps=8, detached=True)
+        expected = before.result().pictures[0].pixels
+        long = client.visualize_class(MODEL, 3, steps=steps, preset="fourier", detached=True)
+        next(iter(long))
+        with read_only():
+            # What runs goes on in memory, and what begins does too.
+            indices = [step.index for step in long]
+            assert indices[-1] == steps
+            undisturbed = long.result().pictures[0].pixels
+            assert client.visualize_class(MODEL, 5, steps=3).result().pictures
+            kept_in_memory = client.visualize_class("mine", 5, steps=6, detached=True)
+            assert kept_in_memory.result().pictures
+            # What is there can still be read.
+            assert {model.model_id for model in client.list_models()} == {MODEL, "mine"}
+            assert client.get_model("mine").model_id == "mine"
+            assert client.classify(MODEL, Image.new("L", (8, 8), 90))[0].top
+            assert client.watch_job(before.job).result().pictures[0].pixels.tobytes() == expected.tobytes()
+            assert {job.state for job in client.list_jobs()} == {"succeeded"}
+            # What must be written is refused, and changes nothing.
+            for write in (
+                lambda: client.upload_model(digits_cnn_path, "another"),
+                lambda: client.delete_model("mine"),
+                lambda: client.verify_model(MODEL),
+            ):
+                error = refused(write)
+                assert (error.code, error.reason) == ("UNAVAILABLE", "STATE_READ_ONLY")
+            assert {model.model_id for model in client.list_models()} == {MODEL, "mine"}
+            wait_for(lambda: "jobs can't be written" in log.read_text())
+        wait_for(lambda: "jobs are written again" in log.read_text())
+        assert client.upload_model(digits_cnn_path, "another").model_id == "another"
+        after = client.visualize_class(MODEL, 3, steps=8, detached=True)
+        assert after.result().pictures[0].pixels.tobytes() == expected.tobytes()
+        running.process.kill()
+        running.process.wait(10)
+        assert "Traceback" not in log.read_text()
+    with contextlib.closing(sqlite3.connect(state / "jobs" / "jobs.sqlite3")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with start_server(state, digits_models, *options) as running, endoscope.connect(running.target) as client:
+        assert {model.model_id for model in client.list_models()} == {MODEL, "mine", "another"}
+        for job, pixels in ((before, expected), (long, undisturbed), (after, expected)):
+            assert client.watch_job(job.job).result().pictures[0].pixels.tobytes() == pixels.tobytes()
+        assert client.watch_job(kept_in_memory.job).result().pictures
+        assert "Traceback" not in log.read_text()
 
 
 def test_a_state_that_can_not_be_written_ends_the_server_with_a_sentence(digits_models: Path) -> None:
