@@ -19,6 +19,11 @@ class ImageFormat(enum.Enum):
     JPEG = "JPEG"
     WEBP = "WEBP"
 
+    @property
+    def lossless(self) -> bool:
+        """Whether it keeps every pixel."""
+        return self is not ImageFormat.JPEG
+
 
 def encode(
     picture: Image.Image, image_format: ImageFormat = ImageFormat.PNG, text: Mapping[str, str] | None = None
@@ -57,8 +62,10 @@ def as_filed(pictures: NDArray[np.uint8], image_format: ImageFormat) -> NDArray[
         image_format: How they are encoded.
 
     Returns:
-        The same shape.
+        The same shape; the same pixels, if the format is lossless.
     """
+    if image_format.lossless:
+        return pictures
     found = []
     for pixels in pictures:
         picture = from_array(pixels)
