@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import html.parser
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,16 @@ def test_files_of_ones_own(cli, client, folder, digits_cnn_path, told) -> None:
     first = Path("out/r.html").read_bytes()
     cli("audit", digits_cnn_path, folder, *QUICK, "-o", "out/r.html")
     assert Path("out/r.html").read_bytes() == first
+    # Neighbours come from a folder that is lent too: of a digit in the wrong folder, itself in the right one.
+    moved = next(folder.glob("4/*.png"))
+    Path("mixed/9").mkdir(parents=True)
+    shutil.copy(moved, "mixed/9")
+    cli("audit", digits_cnn_path, "mixed", "--training", folder, "--chapter", "errors", "-o", "out/n.html")
+    errors = json.loads(Path("out/n.json").read_text())["chapters"]["errors"]
+    assert errors["searched"]["dataset"].startswith("datasets/own-digits-")
+    assert (errors["searched"]["audited"], errors["searched"]["pictures"]) == (False, 24)
+    nearest = errors["shown"][0]["neighbors"][0]
+    assert (nearest["name"], nearest["distance"]) == (f"4/{moved.name}", 0)
     after = {model.model_id for model in client.list_models()}, {d.name for d in client.list_datasets()}
     assert after == before, "what was lent is still there"
 

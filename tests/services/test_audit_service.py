@@ -168,6 +168,8 @@ def test_cancelled_within_a_step(stub, data_server) -> None:
         ({"model": ""}, grpc.StatusCode.INVALID_ARGUMENT, "model"),
         ({"epsilons": [0.1, 0.05]}, grpc.StatusCode.INVALID_ARGUMENT, "epsilons[1]"),
         ({"l2_epsilons": [float("nan")]}, grpc.StatusCode.INVALID_ARGUMENT, "l2_epsilons[0]"),
+        ({"max_searched_items": 0}, grpc.StatusCode.INVALID_ARGUMENT, "max_searched_items"),
+        ({"training_dataset": "nothing"}, grpc.StatusCode.NOT_FOUND, "training_dataset"),
         ({"max_items": 0}, grpc.StatusCode.INVALID_ARGUMENT, "max_items"),
         ({"seed": -1}, grpc.StatusCode.INVALID_ARGUMENT, "seed"),
         ({"chapters": [99]}, grpc.StatusCode.INVALID_ARGUMENT, "chapters[0]"),
@@ -184,6 +186,26 @@ def test_cancelled_within_a_step(stub, data_server) -> None:
 def test_bad_requests(stub, failure, fields, code, field) -> None:
     found = failure(lambda: list(stub.RunAudit(request(**fields), timeout=30)))
     assert found[:2] == (code, field)
+
+
+def test_neighbours_are_sought_in_another_dataset(stub, report) -> None:
+    told = json.loads(report.json)
+    assert told["chapters"]["errors"]["searched"]["dataset"] == "datasets/audited"
+    assert "training_dataset" not in told["provenance"]["parameters"]
+    audit = request(
+        training_dataset="album", chapters=CHAPTERS[7:], label_mapping=audit_pb2.LABEL_MAPPING_INDEX
+    )
+    other = list(stub.RunAudit(request(training_dataset="album", chapters=CHAPTERS[7:]), timeout=60))[-1]
+    told = json.loads(other.result.json)
+    assert told["provenance"]["parameters"]["training_dataset"] == "datasets/album"
+    errors = told["chapters"]["errors"]
+    assert errors["searched"]["pictures"] == 42
+    assert errors["searched"]["skipped"] == 1
+    assert all(near["true"] is None for item in errors["shown"] for near in item["neighbors"])
+    assert b"all 42 pictures of <code>datasets/album</code>" in other.result.html
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.RunAudit(audit, timeout=30))
+    assert "training_dataset" in str(caught.value)
 
 
 def test_labels_that_are_no_classes(stub, failure, data_server) -> None:

@@ -183,6 +183,10 @@ def files(folder: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def inputs(files: list[Path]) -> np.ndarray:
     """The same files, read by Pillow alone."""
+    return read(files)
+
+
+def read(files: Sequence[Path]) -> np.ndarray:
     pictures = [Image.open(path).resize((32, 32), Image.Resampling.BICUBIC) for path in files]
     return np.stack([np.asarray(picture, np.float32) / 255 for picture in pictures])[:, None]
 
@@ -309,11 +313,6 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
 ONLY_ERRORS = replace(QUICK, chapters=(Chapter.ERRORS,))
 
 
-def as_input(path: Path) -> np.ndarray:
-    picture = Image.open(path).convert("L").resize((32, 32), Image.Resampling.BILINEAR)
-    return np.asarray(picture, np.float32)[None] / 255
-
-
 def errors_of(case: Case, parameters: AuditParameters) -> tuple[list[Step], dict[str, Any]]:
     steps, audit = drain(run_audit(case, parameters))
     assert len(steps) <= total_steps(case, parameters)
@@ -351,9 +350,9 @@ def test_neighbours_of_errors_in_the_training_pictures(make_case, training: Path
     assert any("90 of 90" in step.stage for step in steps)
     files = sorted(training.rglob("*.png"))
     value = make_case().subject.graph.features
-    features = plain(np.stack([as_input(path) for path in files]), value)
+    features = plain(read(files), value)
     for item in values["shown"]:
-        own = plain(as_input(folder / item["name"])[None], value)[0]
+        own = plain(read([folder / item["name"]]), value)[0]
         distances = np.linalg.norm(features - own, axis=1)
         order = np.argsort(distances)[:4]
         names = [files[place].relative_to(training).as_posix() for place in order]
@@ -364,7 +363,7 @@ def test_neighbours_of_errors_in_the_training_pictures(make_case, training: Path
 
 def test_a_search_is_bounded_and_the_same_again(make_case, training: Path, tmp_path: Path, request) -> None:
     asked = replace(ONLY_ERRORS, max_searched_items=20)
-    steps, values = errors_of(make_case(training=training), asked)
+    _, values = errors_of(make_case(training=training), asked)
     assert (values["searched"]["searched"], values["searched"]["pictures"]) == (20, 90)
     # Without any features that are kept: the same names, the same distances to the last digit.
     path = request.getfixturevalue("digits_cnn_path")

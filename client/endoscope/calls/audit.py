@@ -27,6 +27,8 @@ def run_audit(
     max_classes: int | None = None,
     max_layers: int | None = None,
     max_inverted_items: int | None = None,
+    training_dataset: str = "",
+    max_searched_items: int | None = None,
     label_mapping: LabelMapping | None = None,
     epsilons: Sequence[float] = (),
     l2_epsilons: Sequence[float] = (),
@@ -51,6 +53,9 @@ def run_audit(
         max_classes: The most classes that are fooled and visualised, 1 to 64. Default: 8.
         max_layers: The most layers that are inverted, 1 to 64. Default: 6.
         max_inverted_items: The most pictures that are inverted, 1 to 16. Default: 1.
+        training_dataset: Where the nearest neighbours of errors are sought, such as the training pictures.
+            Default: the dataset that is audited, all of its pictures.
+        max_searched_items: The most pictures among which they are sought, 1 to 1000000. Default: 10000.
         label_mapping: How the dataset's labels name classes. Default: whatever fits every label.
         epsilons: Radii of the attacks in L-infinity, in [0, 1] pixel units, rising. Default: 1, 2, 4 and 8
             of 255.
@@ -75,6 +80,8 @@ def run_audit(
         max_classes=max_classes,
         max_layers=max_layers,
         max_inverted_items=max_inverted_items,
+        training_dataset=training_dataset,
+        max_searched_items=max_searched_items,
         label_mapping=label_mapping,
         epsilons=epsilons,
         l2_epsilons=l2_epsilons,

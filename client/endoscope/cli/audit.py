@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ _SYMBOLS = {"good": "✓", "fair": "△", "poor": "✗", "none": "·"}
     "audit",
     "endoscope audit efficientnet-lite0 birds -o report.html",
     "endoscope audit net.onnx ./birds -o report.html --thresholds limits.toml",
+    "endoscope audit net.onnx ./validation --training ./train -o report.html",
     "endoscope audit birds --chapter accuracy --chapter robustness --epsilon 1/255 --epsilon 4/255",
     "endoscope audit --compare before.json after.json -o compare.html",
 )
@@ -57,6 +59,17 @@ _SYMBOLS = {"good": "✓", "fair": "△", "poor": "✗", "none": "·"}
     click.option("--max-items", type=int, help="The most pictures that are looked at. Default: 100."),
     click.option("--max-attacked-items", type=int, help="The most that are attacked. Default: 16."),
     click.option("--max-inverted-items", type=int, help="The most that are inverted. Default: 1."),
+    click.option(
+        "--training",
+        metavar="DATASET",
+        help="Where the errors' nearest neighbours are sought, such as the training pictures: a dataset of "
+        "the server's, or a folder. Default: the dataset that is audited.",
+    ),
+    click.option(
+        "--max-searched-items",
+        type=int,
+        help="The most pictures among which they are sought; of more a random sample. Default: 10000.",
+    ),
     click.option("--max-classes", type=int, help="The most classes fooled and visualised. Default: 8."),
     click.option("--max-layers", type=int, help="The most layers that are inverted. Default: 6."),
     click.option(
@@ -79,6 +92,7 @@ def audit(
     model: str | None,
     compare: bool,
     thresholds: Path | None,
+    training: str | None,
     job: JobChoices,
     **chosen: Any,
 ) -> None:
@@ -103,12 +117,19 @@ def audit(
     with (
         lent_model(session.client, wanted) as (model_name, own_model),
         lent_dataset(session.client, what[-1]) as (dataset_name, own_dataset),
+        contextlib.nullcontext(("", False))
+        if training is None
+        else lent_dataset(session.client, training) as (training_name, own_training),
     ):
-        if job.detach and (thresholds or own_model or own_dataset):
-            raise click.UsageError(
-                "--detach needs a model and a dataset of the server's, and no --thresholds"
-            )
-        stream = session.client.run_audit(model_name, dataset_name, **chosen, **job.arguments())
+        if job.detach and (thresholds or own_model or own_dataset or own_training):
+            raise click.UsageError("--detach needs a model and datasets of the server's, and no --thresholds")
+        stream = session.client.run_audit(
+            model_name,
+            dataset_name,
+            training_dataset=training_name,
+            **chosen,
+            **job.arguments(),
+        )
         if job.detach:
             run(session, stream, job, lambda _report: "")
             return

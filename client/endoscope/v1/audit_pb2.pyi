@@ -130,6 +130,8 @@ class RunAuditRequest(_message.Message):
     INVERSION_STEPS_FIELD_NUMBER: _builtins.int
     VISUALIZATION_STEPS_FIELD_NUMBER: _builtins.int
     PREPROCESSING_FIELD_NUMBER: _builtins.int
+    TRAINING_DATASET_FIELD_NUMBER: _builtins.int
+    MAX_SEARCHED_ITEMS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. `models/{model}`."""
     dataset: _builtins.str
@@ -156,6 +158,14 @@ class RunAuditRequest(_message.Message):
     """Optional. Steps of the inversion of each layer, 1 to 10000. Default: 1200."""
     visualization_steps: _builtins.int
     """Optional. Steps of class visualisation, 1 to 10000. Default: 64."""
+    training_dataset: _builtins.str
+    """Optional. `datasets/{dataset}`, such as the training pictures: where the nearest neighbours of the errors
+    are sought. Default: the dataset that is audited, all of its pictures.
+    """
+    max_searched_items: _builtins.int
+    """Optional. The most pictures among which neighbours are sought, 1 to 1000000; of more a random sample.
+    Their features are computed once, and kept. Default: 10000.
+    """
     @_builtins.property
     def chapters(self) -> _containers.RepeatedScalarFieldContainer[Global___AuditChapter.ValueType]:
         """Optional. Default: all."""
@@ -199,10 +209,12 @@ class RunAuditRequest(_message.Message):
         inversion_steps: _builtins.int | None = ...,
         visualization_steps: _builtins.int | None = ...,
         preprocessing: _image_pb2.Preprocessing | None = ...,
+        training_dataset: _builtins.str = ...,
+        max_searched_items: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attack_steps", b"_attack_steps", "_fooling_steps", b"_fooling_steps", "_inversion_steps", b"_inversion_steps", "_max_attacked_items", b"_max_attacked_items", "_max_classes", b"_max_classes", "_max_inverted_items", b"_max_inverted_items", "_max_items", b"_max_items", "_max_layers", b"_max_layers", "_visualization_steps", b"_visualization_steps", "attack_steps", b"attack_steps", "fooling_steps", b"fooling_steps", "inversion_steps", b"inversion_steps", "max_attacked_items", b"max_attacked_items", "max_classes", b"max_classes", "max_inverted_items", b"max_inverted_items", "max_items", b"max_items", "max_layers", b"max_layers", "options", b"options", "preprocessing", b"preprocessing", "visualization_steps", b"visualization_steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attack_steps", b"_attack_steps", "_fooling_steps", b"_fooling_steps", "_inversion_steps", b"_inversion_steps", "_max_attacked_items", b"_max_attacked_items", "_max_classes", b"_max_classes", "_max_inverted_items", b"_max_inverted_items", "_max_items", b"_max_items", "_max_layers", b"_max_layers", "_max_searched_items", b"_max_searched_items", "_visualization_steps", b"_visualization_steps", "attack_steps", b"attack_steps", "fooling_steps", b"fooling_steps", "inversion_steps", b"inversion_steps", "max_attacked_items", b"max_attacked_items", "max_classes", b"max_classes", "max_inverted_items", b"max_inverted_items", "max_items", b"max_items", "max_layers", b"max_layers", "max_searched_items", b"max_searched_items", "options", b"options", "preprocessing", b"preprocessing", "visualization_steps", b"visualization_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attack_steps", b"_attack_steps", "_fooling_steps", b"_fooling_steps", "_inversion_steps", b"_inversion_steps", "_max_attacked_items", b"_max_attacked_items", "_max_classes", b"_max_classes", "_max_inverted_items", b"_max_inverted_items", "_max_items", b"_max_items", "_max_layers", b"_max_layers", "_visualization_steps", b"_visualization_steps", "attack_steps", b"attack_steps", "chapters", b"chapters", "dataset", b"dataset", "epsilons", b"epsilons", "fooling_steps", b"fooling_steps", "inversion_steps", b"inversion_steps", "l2_epsilons", b"l2_epsilons", "label_mapping", b"label_mapping", "max_attacked_items", b"max_attacked_items", "max_classes", b"max_classes", "max_inverted_items", b"max_inverted_items", "max_items", b"max_items", "max_layers", b"max_layers", "model", b"model", "options", b"options", "preprocessing", b"preprocessing", "seed", b"seed", "visualization_steps", b"visualization_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attack_steps", b"_attack_steps", "_fooling_steps", b"_fooling_steps", "_inversion_steps", b"_inversion_steps", "_max_attacked_items", b"_max_attacked_items", "_max_classes", b"_max_classes", "_max_inverted_items", b"_max_inverted_items", "_max_items", b"_max_items", "_max_layers", b"_max_layers", "_max_searched_items", b"_max_searched_items", "_visualization_steps", b"_visualization_steps", "attack_steps", b"attack_steps", "chapters", b"chapters", "dataset", b"dataset", "epsilons", b"epsilons", "fooling_steps", b"fooling_steps", "inversion_steps", b"inversion_steps", "l2_epsilons", b"l2_epsilons", "label_mapping", b"label_mapping", "max_attacked_items", b"max_attacked_items", "max_classes", b"max_classes", "max_inverted_items", b"max_inverted_items", "max_items", b"max_items", "max_layers", b"max_layers", "max_searched_items", b"max_searched_items", "model", b"model", "options", b"options", "preprocessing", b"preprocessing", "seed", b"seed", "training_dataset", b"training_dataset", "visualization_steps", b"visualization_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attack_steps: _TypeAlias = _typing.Literal["attack_steps"]  # noqa: Y015
     _WhichOneofArgType__attack_steps: _TypeAlias = _typing.Literal["_attack_steps", b"_attack_steps"]  # noqa: Y015
@@ -220,6 +232,8 @@ class RunAuditRequest(_message.Message):
     _WhichOneofArgType__max_items: _TypeAlias = _typing.Literal["_max_items", b"_max_items"]  # noqa: Y015
     _WhichOneofReturnType__max_layers: _TypeAlias = _typing.Literal["max_layers"]  # noqa: Y015
     _WhichOneofArgType__max_layers: _TypeAlias = _typing.Literal["_max_layers", b"_max_layers"]  # noqa: Y015
+    _WhichOneofReturnType__max_searched_items: _TypeAlias = _typing.Literal["max_searched_items"]  # noqa: Y015
+    _WhichOneofArgType__max_searched_items: _TypeAlias = _typing.Literal["_max_searched_items", b"_max_searched_items"]  # noqa: Y015
     _WhichOneofReturnType__visualization_steps: _TypeAlias = _typing.Literal["visualization_steps"]  # noqa: Y015
     _WhichOneofArgType__visualization_steps: _TypeAlias = _typing.Literal["_visualization_steps", b"_visualization_steps"]  # noqa: Y015
     @_typing.overload
@@ -238,6 +252,8 @@ class RunAuditRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_items) -> _WhichOneofReturnType__max_items | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_layers) -> _WhichOneofReturnType__max_layers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_searched_items) -> _WhichOneofReturnType__max_searched_items | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__visualization_steps) -> _WhichOneofReturnType__visualization_steps | None: ...
 

@@ -32,10 +32,12 @@ class ScanParameters:
     Attributes:
         values: ONNX names of the values wanted, or :func:`engine.peaks_of` them, or :data:`engine.PIXELS`.
         batch_size: Images that are computed at once, 1 to 1024; 0 for what suits model and device.
+        items: Indices of the items that are looked at, rising; None for all.
     """
 
     values: tuple[str, ...]
     batch_size: int = 0
+    items: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.batch_size <= 1024:
@@ -54,7 +56,7 @@ class ScanStep:
 
     Attributes:
         done: Images done, whether computed, reused or skipped.
-        count: Images in the dataset.
+        count: Images that are looked at.
         numbers: ``images_per_second``, ``seconds_left``, ``skipped``, ``computed``, ``reused``.
     """
 
@@ -68,7 +70,8 @@ class ScanResult:
     """What a scan did.
 
     Attributes:
-        digests: One an item, None for items that could not be decoded. They are the tables' keys.
+        digests: One an item, None for items that could not be decoded or were not looked at. They are the
+            tables' keys.
         computed: Items whose features were computed.
         reused: Items whose features were there before, or were another item's, byte for byte.
         skipped: Items that could not be decoded.
@@ -137,7 +140,8 @@ def scan(
         parameters.batch_size,
         graph,
     )
-    run = _Run(source, tables, digests or Digests(), observe)
+    wanted = range(len(source.items)) if parameters.items is None else parameters.items
+    run = _Run(source, wanted, tables, digests or Digests(), observe)
     results = engine.run(extraction, source, run.batches(batch))
     try:
         for extracted in results:
@@ -158,10 +162,11 @@ class _Run:
     """The books of one scan."""
 
     source: Source
+    wanted: Sequence[int]
     tables: Mapping[str, FeatureTable]
     known: Digests
     observe: Observe | None
-    digests: list[bytes | None] = field(default_factory=list)
+    digests: dict[int, bytes] = field(default_factory=dict)
     reused: int = 0
     computed: int = 0
     skipped: list[Skipped] = field(default_factory=list)
@@ -174,17 +179,17 @@ class _Run:
         """The items that need computing, each content once; empty now and then, where few need it."""
         batch: list[int] = []
         rested = time.monotonic()
-        for item in self.source.items:
+        for index in self.wanted:
+            item = self.source.items[index]
             if time.monotonic() - rested > _SECONDS_WITHOUT_REST:
                 yield []
                 rested = time.monotonic()
             try:
                 key = self.known(self.source, item.index)
             except EndoscopeError as error:
-                self.digests.append(None)
                 self.skipped.append(Skipped(item.name, error.message))
                 continue
-            self.digests.append(key)
+            self.digests[index] = key
             stored = all(key in table for table in self.tables.values())
             if stored and key not in self._claimed:
                 self._show([item.index], {value: t.gather([key]) for value, t in self.tables.items()})
@@ -218,7 +223,7 @@ class _Run:
         """Store what waits."""
         if not self._waiting:
             return
-        keys = [self._key(index) for waiting in self._waiting for index in waiting.indices]
+        keys = [self.digests[index] for waiting in self._waiting for index in waiting.indices]
         for value, table in self.tables.items():
             parts: list[NDArray[np.generic]] = [waiting.features[value] for waiting in self._waiting]
             table.append(keys, np.concatenate(parts))
@@ -232,7 +237,7 @@ class _Run:
         """How far it has come."""
         self.last_step = time.monotonic()
         done = self.computed + self.reused + len(self.skipped)
-        total = len(self.source.items)
+        total = len(self.wanted)
         speed = self._speed()
         return ScanStep(
             done=min(done, total),
@@ -250,12 +255,15 @@ class _Run:
         """What it did."""
         broken = {skipped.name for skipped in self.skipped}
         table = next(iter(self.tables.values()))
-        digests = tuple(key if key is not None and key in table else None for key in self.digests)
-        skipped = list(self.skipped)
-        for item, key in zip(self.source.items, digests, strict=True):
-            # A copy of a broken file was not decoded a second time.
-            if key is None and item.name not in broken:
-                skipped.append(Skipped(item.name, "it is the same as another file that is broken"))
+        kept = {index: key for index, key in self.digests.items() if key in table}
+        digests = tuple(kept.get(index) for index in range(len(self.source.items)))
+        names = [self.source.items[index].name for index in self.wanted if index not in kept]
+        # A copy of a broken file was not decoded a second time.
+        copies = [name for name in names if name not in broken]
+        skipped = [
+            *self.skipped,
+            *(Skipped(name, "it is the same as another file that is broken") for name in copies),
+        ]
         return ScanResult(
             digests=digests,
             computed=self.computed,
@@ -271,9 +279,3 @@ class _Run:
 
     def _speed(self) -> float:
         return self.computed / max(time.monotonic() - self.started, 1e-9)
-
-    def _key(self, index: int) -> bytes:
-        key = self.digests[index]
-        if key is None:
-            raise RuntimeError(f"item {index} was computed without being read")
-        return key

@@ -33,7 +33,7 @@ _FONT = re.compile(r'(style="font-size: [\d.]+px); font-family: [^;"]*')
 _SHEET = re.compile(r" *<defs>\s*<style.*?</defs>\n", re.DOTALL)
 _IDENTIFIER = re.compile(r' id="([^"]*)"')
 _REFERENCE = re.compile(r'(?:url\(#|href="#)([^)"]+)')
-_MAX_LABELS = 40
+_MAX_LABELS = 20
 _WIDTH = 1.8
 _WIDEST = 3.6
 

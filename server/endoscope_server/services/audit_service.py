@@ -12,7 +12,7 @@ from endoscope_server.jobs import JobManager, Start, Work
 from endoscope_server.models import MemoryBudget, Model
 from endoscope_server.services import streaming
 from endoscope_server.services.audit import findings
-from endoscope_server.services.audit.case import make_case
+from endoscope_server.services.audit.case import make_case, searched
 from endoscope_server.services.calls import Workers
 from endoscope_server.services.parameters import resolved, to_parameters
 from endoscope_server.services.provenance import provenance
@@ -83,10 +83,11 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
             request, AuditParameters, preview_every=streaming.preview_every(request.options)
         )
         survey = self._surveyor.survey(request)
-        case = self._jobs.run(lambda: make_case(survey, parameters, self._device))
+        training = searched(self._surveyor, survey, request.training_dataset)
+        case = self._jobs.run(lambda: make_case(survey, training, self._surveyor, parameters, self._device))
         bytes_needed = audit_memory(case, parameters, survey.model.activation_bytes)
         self._budget.check(bytes_needed, TECHNIQUE)
-        ticket = _ticket(request, survey, case, parameters)
+        ticket = _ticket(request, survey, training, case, parameters)
         made = provenance(
             TECHNIQUE, ticket.model, ticket.fingerprint, ticket.parameters, ticket.seed, str(self._device)
         )
@@ -112,7 +113,11 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
 
 
 def _ticket(
-    request: audit_pb2.RunAuditRequest, survey: Survey, case: Case, parameters: AuditParameters
+    request: audit_pb2.RunAuditRequest,
+    survey: Survey,
+    training: Survey,
+    case: Case,
+    parameters: AuditParameters,
 ) -> Ticket:
     model: Model = survey.model
     told: dict[str, Any] = {
@@ -122,6 +127,9 @@ def _ticket(
         "dataset": f"datasets/{survey.dataset}",
         "preprocessing": survey.told(),
     }
+    told.pop("training_dataset", None)
+    if training is not survey:
+        told["training_dataset"] = f"datasets/{training.dataset}"
     return Ticket(
         TECHNIQUE,
         f"models/{model.name}",

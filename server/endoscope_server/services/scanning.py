@@ -132,7 +132,12 @@ class Surveyor:
         return source
 
     def scan(
-        self, survey: Survey, values: Sequence[str], batch_size: int = 0, observe: Observe | None = None
+        self,
+        survey: Survey,
+        values: Sequence[str],
+        batch_size: int = 0,
+        observe: Observe | None = None,
+        items: Sequence[int] | None = None,
     ) -> Generator[Step | None, None, ScanResult]:
         """Bring the features of a dataset up to date; yields steps, and returns what was done.
 
@@ -141,6 +146,7 @@ class Surveyor:
             values: As :class:`ScanParameters` has them.
             batch_size: Likewise.
             observe: Is told of features as they come.
+            items: As :class:`ScanParameters` has them.
         """
         model = survey.model
         digests = self.library.digests(survey.dataset)
@@ -153,7 +159,9 @@ class Surveyor:
                 survey.source,
                 self.store,
                 self._engine,
-                ScanParameters(tuple(dict.fromkeys(values)), batch_size),
+                ScanParameters(
+                    tuple(dict.fromkeys(values)), batch_size, None if items is None else tuple(items)
+                ),
                 digests=digests,
                 observe=observe,
             )
@@ -162,7 +170,8 @@ class Surveyor:
             finally:
                 work.close()
                 digests.save()
-            self.library.note_skipped(survey.dataset, result.skipped)
+            if items is None:
+                self.library.note_skipped(survey.dataset, result.skipped)
         return result
 
     def features(

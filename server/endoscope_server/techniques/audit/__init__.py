@@ -4,6 +4,7 @@ from endoscope_server.techniques.audit.audit import Audit, run_audit, total_step
 from endoscope_server.techniques.audit.evidence import Case
 from endoscope_server.techniques.audit.finding import Finding
 from endoscope_server.techniques.audit.footprint import audit_memory
+from endoscope_server.techniques.audit.gallery import Gallery
 from endoscope_server.techniques.audit.labels import LabelMap, map_labels
 from endoscope_server.techniques.audit.parameters import AuditParameters, Chapter, LabelMapping
 from endoscope_server.techniques.audit.report import Report, make_report
@@ -14,6 +15,7 @@ __all__ = [
     "Case",
     "Chapter",
     "Finding",
+    "Gallery",
     "LabelMap",
     "LabelMapping",
     "Report",

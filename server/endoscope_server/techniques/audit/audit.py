@@ -53,7 +53,7 @@ class Audit:
 
 def total_steps(case: Case, parameters: AuditParameters) -> int:
     """The most steps that an audit will take."""
-    return sum(plan(parameters, len(case.source.items), case.subject.graph.class_count or 1).values())
+    return sum(_planned(case, parameters).values())
 
 
 def run_audit(
@@ -78,8 +78,7 @@ def run_audit(
         PreconditionFailed: if the model's logits are no vector a picture.
     """
     memory = memory or Memory()
-    planned = plan(parameters, len(case.source.items), case.subject.graph.class_count or 1)
-    progress = Progress(planned, memory.told)
+    progress = Progress(_planned(case, parameters), memory.told)
     at = memory.variables("chapters", findings=[])
     memory.freeze()
     # Whoever goes on looks at the pictures again, but has told of that before.
@@ -97,6 +96,11 @@ def run_audit(
         memory.freeze()
         done(finding)
     return Audit(tuple(findings))
+
+
+def _planned(case: Case, parameters: AuditParameters) -> dict[str, int]:
+    pictures, searched = len(case.source.items), len(case.gallery.source.items)
+    return plan(parameters, pictures, searched, case.subject.graph.class_count or 1)
 
 
 def _chapter(

@@ -15,6 +15,7 @@ from endoscope_server.datasets import Source
 from endoscope_server.errors import EndoscopeError, InvalidInput, PreconditionFailed
 from endoscope_server.images.decoding import decode
 from endoscope_server.mirror.certificate import Certificate
+from endoscope_server.techniques.audit.gallery import Gallery
 from endoscope_server.techniques.audit.labels import LabelMap
 from endoscope_server.techniques.audit.parameters import AuditParameters
 from endoscope_server.techniques.classification import class_scores
@@ -39,6 +40,7 @@ class Case:
         names: Of its classes; may be empty.
         source: The dataset's pictures.
         labels: What their labels mean.
+        gallery: Where neighbours of errors are sought.
         identity: What is known of the model, the dataset and the libraries, as JSON has it.
     """
 
@@ -47,6 +49,7 @@ class Case:
     names: Sequence[str]
     source: Source
     labels: LabelMap
+    gallery: Gallery
     identity: Mapping[str, Any]
 
 
@@ -166,6 +169,16 @@ class Evidence:
         return int(self.digest[:8], 16)
 
 
+def fitted(subject: Subject, encoded: bytes) -> NDArray[np.uint8]:
+    """An encoded picture as the model sees it: channels x height x width in 8 bits.
+
+    Raises:
+        InvalidInput: if it can't be decoded.
+    """
+    pixels = np.asarray(subject.preprocessing.fit(decode(encoded)))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
 def sample(count: int, total: int, seed: int) -> list[int]:
     """At most ``count`` of ``total`` places, at random, in order."""
     chosen = np.random.default_rng(seed).choice(total, min(count, total), replace=False)
@@ -188,13 +201,13 @@ def gather(case: Case, parameters: AuditParameters) -> Generator[Step | None, No
         item = source.items[index]
         try:
             encoded = source.read(index)
-            fitted = np.asarray(subject.preprocessing.fit(decode(encoded)))
+            picture = fitted(subject, encoded)
         except EndoscopeError as error:
             skipped.append((item.name, error.message))
         else:
             content.update(hashlib.sha256(encoded).digest())
             items.append(Item(index, item.name, item.label))
-            pictures.append(fitted[None] if fitted.ndim == 2 else fitted.transpose(2, 0, 1))
+            pictures.append(picture)
         yield None
     if not pictures:
         raise InvalidInput(

@@ -16,6 +16,8 @@ _NUMBER_BYTES = 8
 _SCORE_COPIES = 3
 """Logits as they come, as one array, and as probabilities."""
 _FEATURE_COPIES = 2
+_INDEX_BYTES = 4
+"""Of a number of a picture that is searched."""
 
 
 def audit_memory(case: Case, parameters: AuditParameters, activation_bytes: int) -> int:
@@ -31,12 +33,15 @@ def audit_memory(case: Case, parameters: AuditParameters, activation_bytes: int)
     rows, columns = subject.size
     picture = _PICTURE_COPIES * subject.preprocessing.channels * rows * columns
     scores = _SCORE_COPIES * (graph.class_count or 1)
-    numbers = _NUMBER_BYTES * (scores + _FEATURE_COPIES * _width(graph, graph.features))
+    width = _width(graph, graph.features)
+    numbers = _NUMBER_BYTES * (scores + _FEATURE_COPIES * width)
+    searched = min(parameters.max_searched_items, len(case.gallery.source.items))
+    index = searched * width * _INDEX_BYTES if Chapter.ERRORS in parameters.chapters else 0
     step = max(
         BATCH * activation_bytes,
         *(Batch(count).memory(subject, activation_bytes) for count in _attended(case, parameters, items)),
     )
-    return items * (picture + numbers) + step
+    return items * (picture + numbers) + max(step, index)
 
 
 def _attended(case: Case, parameters: AuditParameters, items: int) -> list[int]:

@@ -29,7 +29,11 @@ class LabelMap:
 
 
 def map_labels(
-    labels: Iterable[str], names: Sequence[str], class_count: int | None, mapping: LabelMapping | None
+    labels: Iterable[str],
+    names: Sequence[str],
+    class_count: int | None,
+    mapping: LabelMapping | None,
+    field: str = "dataset",
 ) -> LabelMap:
     """Read the labels of a dataset; pictures whose label is empty have none.
 
@@ -38,6 +42,7 @@ def map_labels(
         names: Of the model's classes, in the order of the logits; may be empty.
         class_count: Of the model; None if it is not known.
         mapping: How labels are read; None for whatever fits every label.
+        field: Of the request, which named the dataset.
 
     Raises:
         InvalidInput: if some labels are classes and others are not, if a mapping that was asked for does not
@@ -54,7 +59,7 @@ def map_labels(
     }
     if mapping is not None:
         if len(found[mapping]) < len(known):
-            raise _unmatched(known, found[mapping], names, class_count)
+            raise _unmatched(known, found[mapping], names, class_count, field)
         return LabelMap(found[mapping], mapping)
     complete = [way for way, classes in found.items() if len(classes) == len(known)]
     if len(complete) == 2 and found[LabelMapping.TEXT] != found[LabelMapping.INDEX]:
@@ -72,7 +77,7 @@ def map_labels(
     if not any(found.values()):
         return LabelMap({}, LabelMapping.NONE, f"no label is a class of the model: {_listed(known)}")
     best = max(found.values(), key=len)
-    raise _unmatched(known, best, names, class_count)
+    raise _unmatched(known, best, names, class_count, field)
 
 
 def _by_text(labels: Sequence[str], names: Sequence[str]) -> dict[str, int]:
@@ -101,7 +106,11 @@ def _plain(text: str) -> str:
 
 
 def _unmatched(
-    known: Sequence[str], found: Mapping[str, int], names: Sequence[str], class_count: int | None
+    known: Sequence[str],
+    found: Mapping[str, int],
+    names: Sequence[str],
+    class_count: int | None,
+    field: str,
 ) -> InvalidInput:
     missing = [label for label in known if label not in found]
     words = {_plain(part): part.strip() for name in names for part in name.split(",")}
@@ -110,7 +119,7 @@ def _unmatched(
     return InvalidInput(
         f"{len(missing)} of {len(known)} labels are no class of the model: {_listed(missing)}; expected "
         f"labels of its card, or indices below {class_count or 'the number of classes'}{hint}",
-        field="dataset",
+        field=field,
         reason="UNMATCHED_LABELS",
     )
 

@@ -46,6 +46,7 @@ class AuditParameters:
         max_classes: The most classes that are fooled and visualised, 1 to 64.
         max_layers: The most layers that are inverted, 1 to 64.
         max_inverted_items: The most pictures that are inverted, 1 to 16.
+        max_searched_items: The most pictures among which neighbours of errors are sought, 1 to 1000000.
         label_mapping: How labels name classes; None for whatever fits every label.
         epsilons: Radii in L-infinity, in [0, 1] pixel units, rising.
         l2_epsilons: Radii in L2, in [0, 1] pixel units, rising.
@@ -63,6 +64,7 @@ class AuditParameters:
     max_classes: int = 8
     max_layers: int = 6
     max_inverted_items: int = 1
+    max_searched_items: int = 10_000
     label_mapping: LabelMapping | None = None
     epsilons: tuple[float, ...] = (1 / 255, 2 / 255, 4 / 255, 8 / 255)
     l2_epsilons: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
@@ -80,6 +82,7 @@ class AuditParameters:
             ("max_classes", 64),
             ("max_layers", 64),
             ("max_inverted_items", 16),
+            ("max_searched_items", 1_000_000),
             ("attack_steps", 1000),
             ("fooling_steps", 10_000),
             ("inversion_steps", 10_000),

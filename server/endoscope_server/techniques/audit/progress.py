@@ -15,12 +15,13 @@ from endoscope_server.techniques.parts.steps import Step
 GATHERING = "pictures"
 
 
-def plan(parameters: AuditParameters, pictures: int, classes: int) -> dict[str, int]:
+def plan(parameters: AuditParameters, pictures: int, searched: int, classes: int) -> dict[str, int]:
     """The most steps that each chapter will take, after those that read the pictures.
 
     Args:
         parameters: What is wanted.
         pictures: In the dataset.
+        searched: In the dataset where neighbours are sought.
         classes: Of the model.
     """
     looked_at = min(parameters.max_items, pictures)
@@ -37,7 +38,7 @@ def plan(parameters: AuditParameters, pictures: int, classes: int) -> dict[str, 
         * min(parameters.max_inverted_items, looked_at)
         * parameters.inversion_steps,
         Chapter.FEATURES: batches + -(-chosen // features.BATCH) * parameters.visualization_steps,
-        Chapter.ERRORS: errors.MOST,
+        Chapter.ERRORS: errors.steps(min(parameters.max_searched_items, searched)),
     }
     wanted = [chapter for chapter in Chapter if chapter in parameters.chapters]
     return {GATHERING: batches} | {chapter.value: steps.get(chapter, 1) for chapter in wanted}
