@@ -117,6 +117,17 @@ def test_a_server_that_stops_leaves_its_jobs_to_the_next(tmp_path: Path) -> None
             assert job.state is JobState.SUCCEEDED
 
 
+def test_a_job_that_was_cancelled_as_the_server_stopped_does_not_come_back(tmp_path: Path) -> None:
+    with manager(tmp_path, 0.3) as jobs:
+        job = submit(jobs, 40, 0.3)
+        until(lambda: job.latest is not None)
+        # In the middle of a step.
+        jobs.cancel(job)
+    assert job.state is JobState.CANCELLED
+    with manager(tmp_path) as jobs:
+        assert jobs.get(job.identifier).state is JobState.CANCELLED
+
+
 def test_a_job_without_watchers_is_cancelled_some_time_after_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,9 @@ from endoscope.v1 import (
     dataset_pb2_grpc,
     gradient_pb2,
     gradient_pb2_grpc,
+    job_pb2,
+    job_service_pb2,
+    job_service_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
 )
@@ -325,6 +328,44 @@ def test_calls_and_jobs_are_spans_of_the_clients_trace(observed: Observed) -> No
     assert (told["endoscope.job_state"], told["endoscope.steps"]) == ("succeeded", 3)
     assert server.start_time_unix_nano <= job.start_time_unix_nano < job.end_time_unix_nano
     assert observed.collector.resources[0]["service.name"] == "endoscope"
+
+
+def test_a_job_that_goes_on_in_the_next_server_is_a_span_of_each(
+    start_server, digits_models, tmp_path
+) -> None:
+    collector = Collector()
+    receiver = grpc.server(ThreadPoolExecutor(2))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, receiver)
+    endpoint = f"http://127.0.0.1:{receiver.add_insecure_port('127.0.0.1:0')}"
+    receiver.start()
+    request = gradient_pb2.VisualizeClassRequest(
+        model="digits-cnn",
+        classes=[3],
+        steps=100_000,
+        options=job_pb2.JobOptions(detached=True, preview_every=0),
+    )
+
+    def spans() -> list[tuple[str, bool]]:
+        told = [_attributes(span.attributes) for span in collector.spans if span.name.startswith("job ")]
+        return [
+            (one["endoscope.job_state"], one["endoscope.taken_up"])
+            for one in told
+            if one["endoscope.job_id"] == job
+        ]
+
+    with start_server(tmp_path, digits_models, "--otlp-endpoint", endpoint) as running:
+        stream = gradient_pb2_grpc.GradientServiceStub(running.channel).VisualizeClass(request, timeout=60)
+        job = next(stream).header.job.removeprefix("jobs/")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(30) == 0
+        assert spans() == [("suspended", False)]
+    with start_server(tmp_path, digits_models, "--otlp-endpoint", endpoint) as running:
+        jobs = job_service_pb2_grpc.JobServiceStub(running.channel)
+        jobs.CancelJob(job_service_pb2.CancelJobRequest(name=f"jobs/{job}"), timeout=30)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(30) == 0
+        assert spans() == [("suspended", False), ("cancelled", True)]
+    receiver.stop(None)
 
 
 def test_a_call_that_fails_is_an_error_span(observed: Observed) -> None:

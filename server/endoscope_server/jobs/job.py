@@ -150,6 +150,11 @@ class Job:
         return self._state.ended or self.suspended
 
     @property
+    def unwanted(self) -> bool:
+        """Whether it has ended, or was cancelled and does so before its next step."""
+        return self._stop.is_set() or self._state.ended
+
+    @property
     def held(self) -> bool:
         """Whether it has ended, and its result is in memory alone."""
         return self._state.ended and self._archive is None

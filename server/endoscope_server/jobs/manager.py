@@ -97,6 +97,7 @@ class JobManager:
                     continue
                 if not record.order.detached:
                     job.orphaned = time.monotonic() + _ORPHAN_GRACE
+                self._observer.taken_up(record.identifier, record.order.technique)
                 heapq.heappush(self._waiting, (record.order.priority, next(self._order), job))
                 self._changed.notify()
         going_on = sum(not record.state.ended for record in records)
@@ -271,10 +272,10 @@ class JobManager:
 
     def _advance(self, job: Job) -> bool:
         """One step of a job; whether more is left for this server."""
-        if self._stopping and self._goes_on(job):
+        if self._stopping and self._goes_on(job) and not job.unwanted:
             job.suspend()
             self._recorder.touch(job)
-            self._observer.left(job.identifier)
+            self._observer.left(job.identifier, job.latest.index if job.latest else 0)
             return False
         if job.orphaned is not None and time.monotonic() > job.orphaned:
             job.cancel()

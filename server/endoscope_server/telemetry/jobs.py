@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from contextlib import AbstractContextManager
 from typing import Any
@@ -35,6 +34,11 @@ class JobObserver:
             self._spans[identifier] = self._tracing.begin_job(identifier, technique)
         logger.info("job %s (%s) is queued", identifier, technique)
 
+    def taken_up(self, identifier: str, technique: str) -> None:
+        """A job of the server before goes on here."""
+        if self._tracing is not None:
+            self._spans[identifier] = self._tracing.begin_job(identifier, technique, taken_up=True)
+
     def working(self, identifier: str) -> AbstractContextManager[None]:
         """What is logged in the block is about a job, and the call that submitted it."""
         return call.within(self._calls.get(identifier, Call(job_id=identifier)))
@@ -49,12 +53,14 @@ class JobObserver:
         JOBS_ENDED.labels(technique, state).inc()
         with self.working(identifier):
             logger.info("job %s (%s) %s after %d steps", identifier, technique, state, steps)
-        self.left(identifier)
+        self._close(identifier, state, steps)
+
+    def left(self, identifier: str, steps: int) -> None:
+        """A job will go on in the next server, where it is another span."""
+        self._close(identifier, "suspended", steps)
+
+    def _close(self, identifier: str, state: str, steps: int) -> None:
+        self._calls.pop(identifier, None)
         span = self._spans.pop(identifier, None)
         if span is not None and self._tracing is not None:
             self._tracing.end_job(span, state, steps)
-
-    def left(self, identifier: str) -> None:
-        """A job will not go on here."""
-        with contextlib.suppress(KeyError):
-            del self._calls[identifier]

@@ -90,14 +90,21 @@ class Tracing:
             span.set_status(self._trace.StatusCode.ERROR, code)
         span.end()
 
-    def begin_job(self, identifier: str, technique: str) -> Span:
-        """A span for a job that the current call submits."""
-        attributes = {"endoscope.job_id": identifier, "endoscope.technique": technique}
+    def begin_job(self, identifier: str, technique: str, *, taken_up: bool = False) -> Span:
+        """A span for a job that the current call submits, or that the server before has left."""
         parent: Context = self._context.get_current()
-        return self._tracer.start_span(f"job {technique}", context=parent, attributes=attributes)
+        return self._tracer.start_span(
+            f"job {technique}",
+            context=parent,
+            attributes={
+                "endoscope.job_id": identifier,
+                "endoscope.technique": technique,
+                "endoscope.taken_up": taken_up,
+            },
+        )
 
     def end_job(self, span: Span, state: str, steps: int) -> None:
-        """The job has ended."""
+        """The job has ended, or is left to the next server."""
         span.set_attributes({"endoscope.job_state": state, "endoscope.steps": steps})
         if state == "failed":
             span.set_status(self._trace.StatusCode.ERROR, "the job failed")
