@@ -248,10 +248,12 @@ def test_an_audit_comes_chapter_by_chapter_and_ends_in_a_report(visit, shelf: st
     page.get_by_text("Stopped after").wait_for()
     assert page.locator(".chapter.done").count() == 5
     visit.slide("Steps of each inversion", 20)
+    page.get_by_label("Neighbours of errors among").select_option("album")
     visit.press("Audit")
     report = page.locator(".report")
     report.wait_for()
     assert report.locator("section[id]").count() == 8
+    assert "of datasets/album" in report.locator("#errors").inner_text()
     assert report.get_by_role("heading", name="Audit of Digits CNN").is_visible()
     # Its styles hold, those of single elements too.
     agreeing, other = (

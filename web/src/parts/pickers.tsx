@@ -103,15 +103,18 @@ interface DatasetProps {
   datasets: Loading<Dataset[]>;
   value: string;
   onChange: (id: string) => void;
+  label?: string;
+  /** What no choice means; without it one must be made. */
+  standard?: string;
 }
 
-export function DatasetPicker({ datasets, value, onChange }: DatasetProps) {
+export function DatasetPicker({ datasets, value, onChange, label = "Pictures", standard }: DatasetProps) {
   const id = useId();
   const there = datasets.value ?? [];
   return (
     <div class="field">
       <label class="label" for={id}>
-        Pictures
+        {label}
       </label>
       {datasets.value && there.length === 0 ? (
         <p class="small">
@@ -119,6 +122,7 @@ export function DatasetPicker({ datasets, value, onChange }: DatasetProps) {
         </p>
       ) : (
         <select id={id} class="input" value={value} onChange={(event) => onChange(event.currentTarget.value)}>
+          {standard !== undefined && <option value="">{standard}</option>}
           {there.map((dataset) => (
             <option key={dataset.name} value={idOf(dataset.name)}>
               {idOf(dataset.name)}  ·  {plural(Number(dataset.itemCount), "picture")}

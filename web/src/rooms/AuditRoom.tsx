@@ -27,6 +27,7 @@ export function AuditRoom({ id }: RoomProps) {
   const [classes, setClasses] = useState(8);
   const [layers, setLayers] = useState(6);
   const [inversionSteps, setInversionSteps] = useState(1200);
+  const [training, setTraining] = useState("");
   const [seed, setSeed] = useState(0);
   const [asked, setAsked] = useState<readonly AuditChapter[]>([]);
 
@@ -44,6 +45,7 @@ export function AuditRoom({ id }: RoomProps) {
           maxClasses: classes,
           maxLayers: layers,
           inversionSteps,
+          trainingDataset: training && `datasets/${training}`,
           seed: BigInt(seed),
           options: { previewEvery: 0 },
         },
@@ -93,6 +95,15 @@ export function AuditRoom({ id }: RoomProps) {
                 <Slider label="Layers inverted, at most" value={layers} min={1} max={24} onChange={setLayers} />
                 <Slider label="Steps of each inversion" value={inversionSteps} min={20} max={2400} step={20} onChange={setInversionSteps} />
               </>
+            )}
+            {wants(AuditChapter.ERRORS) && (
+              <DatasetPicker
+                datasets={dataset.list}
+                value={training}
+                onChange={setTraining}
+                label="Neighbours of errors among"
+                standard="the same pictures"
+              />
             )}
             <Seed value={seed} onChange={setSeed} />
           </More>
