@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import onnx
 
 from endoscope_server.graph import walking
-from endoscope_server.graph.footprint import WHOLE, AxisField, Footprint, Step, Track
-from endoscope_server.graph.footprint_rules import RULES
+from endoscope_server.graph.footprints import RULES, WHOLE, AxisField, Footprint, Step, Track
 from endoscope_server.graph.values import Value, ValueKind
 from endoscope_server.graph.weights import Array
 
