@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from endoscope_server.errors import EndoscopeError, of_the_disk
+from endoscope_server.jobs.archive import Archive, Unsaved, kept_steps
 from endoscope_server.jobs.records import Checkpoint, JobState, Order, Progress, Record
-from endoscope_server.techniques.parts.memory import Memory, from_bytes, to_bytes
+from endoscope_server.techniques.parts.memory import Memory, from_bytes
 from endoscope_server.techniques.parts.steps import Step
 
 logger = logging.getLogger(__name__)
@@ -31,37 +32,6 @@ Start = Callable[[Memory], Work]
 
 _COST_SHARE = 50
 """A checkpoint is due no sooner than so many times the time that the last one took."""
-_BATCH = 500
-"""Steps that are read from disk at once."""
-
-
-class Archive(Protocol):
-    """Where a job's steps and files are once they are on disk; raises EndoscopeError if they are not."""
-
-    def steps(self, identifier: str, after: int, limit: int) -> list[Progress]:
-        """Steps in order."""
-        ...
-
-    def read(self, identifier: str, name: str) -> bytes:
-        """A file."""
-        ...
-
-    def has(self, identifier: str, name: str) -> bool:
-        """Whether there is such a file."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Unsaved:
-    """What of a job is not yet on disk."""
-
-    steps: tuple[Progress, ...]
-    checkpoint: Checkpoint | None
-    state: JobState
-    error: EndoscopeError | None
-    ended: float | None
-    preview: tuple[int, Any]
-    result: bytes | None
 
 
 class Job:
@@ -318,26 +288,11 @@ class Job:
                 if over:
                     return
                 await changed.wait()
-            async for progress in self._read(archive, position):
+            async for progress in kept_steps(archive, self.identifier, position):
                 yield progress
         finally:
             with self._lock:
                 self._watchers.pop(changed, None)
-
-    async def _read(self, archive: Archive, position: int) -> AsyncIterator[Progress]:
-        """The steps of a job that has ended."""
-        preview: Mapping[str, Any] = {"step": 0, "images": None}
-        if archive.has(self.identifier, "preview"):
-            content = await asyncio.to_thread(archive.read, self.identifier, "preview")
-            preview = from_bytes(content)
-        while True:
-            steps = await asyncio.to_thread(archive.steps, self.identifier, position, _BATCH)
-            for progress in steps:
-                position = progress.index
-                due = progress.index == preview["step"]
-                yield dataclasses.replace(progress, images=preview["images"]) if due else progress
-            if not steps:
-                return
 
     def _begin(self) -> Work:
         if self._recall is not None:
@@ -400,8 +355,3 @@ class Job:
 
 def _ended(_memory: Memory) -> Work:
     raise AssertionError("the job has ended")
-
-
-def preview_to_bytes(preview: tuple[int, Any]) -> bytes:
-    """A step's number and its pictures, as :meth:`Job.watch` reads them from disk."""
-    return to_bytes({"step": preview[0], "images": np.asarray(preview[1])})

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from endoscope_server.errors import LimitExceeded
-from endoscope_server.jobs.job import Job, Unsaved, preview_to_bytes
+from endoscope_server.jobs.archive import Unsaved, preview_to_bytes
+from endoscope_server.jobs.job import Job
 from endoscope_server.jobs.records import JobState, Record
 from endoscope_server.jobs.store import CHECKPOINT, PREVIEW, REQUEST, RESULT, Failure, JobStore
 from endoscope_server.techniques.parts.memory import to_bytes
