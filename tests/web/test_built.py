@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+import subprocess
 from pathlib import Path
+
+import pytest
 
 TOP = Path(__file__).parent.parent.parent
 WEB = TOP / "web"
@@ -46,3 +50,19 @@ def test_licences_come_with_it() -> None:
     told = (STATIC / "licenses.txt").read_text()
     for name in ("preact", "@bufbuild/protobuf", "@connectrpc/connect", "@dagrejs/dagre", "inter"):
         assert name in told
+
+
+@pytest.mark.skipif(
+    not (shutil.which("node") and (WEB / "node_modules").is_dir() and (WEB / "src/generated").is_dir()),
+    reason="what builds the page is not installed: run `make web`",
+)
+def test_building_it_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    vite = WEB / "node_modules" / ".bin" / "vite"
+    built = []
+    for name in ("first", "second"):
+        command = [vite, "build", "--outDir", tmp_path / name, "--logLevel", "error"]
+        subprocess.run(command, cwd=WEB, check=True, timeout=100)
+        files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
+        built.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
+    assert built[0] == built[1]
+    assert (STATIC / "sources.sha256").read_bytes() == built[0][Path("sources.sha256")]
