@@ -161,7 +161,8 @@ NAMES: Mapping[str, str] = {
     "privacy.steps": "steps for each layer",
     "privacy.layers[].layer": "the layer's alias",
     "privacy.layers[].value": "the ONNX name of its value",
-    "privacy.layers[].psnr": "peak signal-to-noise ratio to the original in decibels, mean over the pictures",
+    "privacy.layers[].psnr": "peak signal-to-noise ratio to the original in decibels, mean over the "
+    "pictures; where every pixel came back, as if one value were off by one",
     "privacy.layers[].ssim": "structural similarity to the original, -1 to 1 (Wang et al. 2004)",
     "privacy.layers[].feature_error": "squared distance of the features over the original's squared norm",
     "privacy.layers[].reference_error": "the same over the mean squared distance of pictures' features",

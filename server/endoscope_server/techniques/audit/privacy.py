@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from endoscope_server.errors import PreconditionFailed
 from endoscope_server.images.vector_plots import Line, plot_lines
@@ -56,7 +57,10 @@ def privacy(evidence: Evidence, parameters: AuditParameters) -> Work:
             left_out.append({"layer": layer, "reason": error.message})
             continue
         inverted.append(found)
-        figures += [Figure(item.picture, f"{layer}: {item.psnr:.1f} dB") for item in found]
+        figures += [
+            Figure(item.picture, f"{layer}: {_how_near(item, evidence.pictures[place])}")
+            for item, place in zip(found, places, strict=True)
+        ]
     if not inverted:
         return Finding(Chapter.PRIVACY, not_applicable=f"no layer can be inverted: {left_out[0]['reason']}")
     curve = [_mean(found) for found in inverted]
@@ -82,6 +86,10 @@ def _spread(evidence: Evidence, count: int) -> list[str]:
 
 def _pixels(evidence: Evidence, place: int) -> Any:
     return evidence.pictures[place].astype(np.float32) / np.float32(255)
+
+
+def _how_near(item: LayerInversion, original: NDArray[np.uint8]) -> str:
+    return "every pixel" if np.array_equal(item.picture, original) else f"{item.psnr:.1f} dB"
 
 
 def _tell(where: str) -> Any:
