@@ -73,11 +73,10 @@ def requests(photos: Mapping[str, Image.Image]) -> dict[str, Any]:
         "CreateAdversarial": steps.CreateAdversarialRequest(
             model=LITE0,
             images=[photo],
-            method=steps.ATTACK_METHOD_PGD,
-            # Never reached, so that all restarts are made.
+            method=steps.ATTACK_METHOD_APGD_CE,
+            # Never reached, so that all steps of its one run are made.
             confidence=1e4,
-            restarts=6,
-            steps=6,
+            steps=36,
             options=options(),
         ),
         "CreateFoolingImage": steps.CreateFoolingImageRequest(

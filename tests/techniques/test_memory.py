@@ -129,7 +129,11 @@ WORKS: Mapping[str, Begin] = {
     "pgd": attack("pgd"),
     "apgd": attack("apgd_ce"),
     "carlini_wagner": attack("carlini_wagner", epsilon=None, restarts=None, steps=12),
+    "apgd_targeted": attack("apgd_targeted", steps=12, early_stop=True),
+    "mifgsm": attack("mifgsm", restarts=None),
+    "deepfool": attack("deepfool", epsilon=None, restarts=None, targets=(1, 2)),
     "square": attack("square"),
+    "square_l2": attack("square", epsilon=0.5, norm=adversarial.Norm.L2, restarts=1),
     "fab": attack("fab", epsilon=None),
     "climb": fool("gradient", steps=8),
     "evolve": fool("cppn", steps=4),
@@ -193,7 +197,8 @@ def test_left_after_any_step_it_ends_the_same(subject: Subject, name: str) -> No
 
 def test_each_step_of_a_long_optimization_can_be_gone_on_from(subject: Subject) -> None:
     """Nothing is done twice where that could take long."""
-    for name in ("fourier", "dream", "inversion", "climb", "evolve"):
+    attacks = ("pgd", "mifgsm", "apgd", "apgd_targeted", "carlini_wagner", "deepfool", "fab", "square")
+    for name in ("fourier", "dream", "inversion", "climb", "evolve", *attacks):
         memory = Memory()
         work = WORKS[name](subject, memory)
         run(work, memory, 3)

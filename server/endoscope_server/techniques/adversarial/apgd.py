@@ -11,6 +11,7 @@ from endoscope_server.techniques.adversarial.attack import Attack, Progress, Run
 from endoscope_server.techniques.adversarial.losses import logits_ratio, logits_ratio_towards
 from endoscope_server.techniques.adversarial.norms import per_item
 from endoscope_server.techniques.adversarial.problem import Loss, Problem
+from endoscope_server.techniques.parts.memory import Variables
 
 _MOMENTUM = 0.75
 _ENOUGH = 0.75
@@ -35,47 +36,69 @@ def apgd(problem: Problem, settings: Settings, loss_of: LossOf) -> Run:
     images = problem.random_start(settings.generator)
     count, device = len(images), images.device
     gradient, loss, logits = problem.ascent(images, loss_of(problem, torch.arange(count, device=device)))
-    margin = problem.margin(logits)
-    best_images, best_loss, best_gradient = images.clone(), loss.clone(), gradient.clone()
-    step = torch.full((count,), settings.step_size or 2 * problem.epsilon, device=device)
-    rises = torch.zeros(count, device=device)
-    halved = torch.ones(count, dtype=torch.bool, device=device)
-    best_at_check = best_loss.clone()
     checks = _checkpoints(settings.steps)
-    last_check = 0
-    before = images
-    for index in range(1, settings.steps + 1):
-        stopped = problem.fooled(margin) & settings.early_stop
+    at = settings.memory.variables(
+        "apgd",
+        index=0,
+        over=False,
+        images=images,
+        before=images,
+        gradient=gradient,
+        loss=loss,
+        margin=problem.margin(logits),
+        best_images=images.clone(),
+        best_loss=loss.clone(),
+        best_gradient=gradient.clone(),
+        step=torch.full((count,), settings.step_size or 2 * problem.epsilon, device=device),
+        rises=torch.zeros(count, device=device),
+        halved=torch.ones(count, dtype=torch.bool, device=device),
+        best_at_check=loss.clone(),
+        last_check=0,
+    )
+    settings.memory.generator("generator", settings.generator)
+    while at.index < settings.steps and not at.over:
+        if at.index in checks:
+            _check(problem, settings, at)
+        at.index += 1
+        stopped = problem.fooled(at.margin) & settings.early_stop
         active = torch.nonzero(~stopped)[:, 0]
+        at.over = not len(active)
         if len(active):
-            aimed = problem.project(images + per_item(step, images) * problem.norm.direction(gradient))
-            share = _MOMENTUM if index > 1 else 1.0
-            moved = problem.project(images + share * (aimed - images) + (1 - share) * (images - before))
-            before, images = images, torch.where(per_item(stopped, images), images, moved)
-            part, old_loss = problem.part(active), loss.clone()
-            if index < settings.steps:
-                gradient[active], loss[active], logits = part.ascent(images[active], loss_of(part, active))
-            else:
-                logits = part.scores(images[active])
-                loss[active] = loss_of(part, active)(logits)
-            margin[active] = part.margin(logits)
-            rises += loss > old_loss
-            better = loss > best_loss
-            best_loss = torch.where(better, loss, best_loss)
-            best_images[better], best_gradient[better] = images[better], gradient[better]
-        yield Progress(images, margin, loss)
-        if not len(active):
-            break
-        if index in checks:
-            few = rises < _ENOUGH * (index - last_check)
-            stuck = ~halved & (best_loss <= best_at_check)
-            halved = few | stuck
-            step = torch.where(halved, step / 2, step)
-            back = halved & ~(problem.fooled(margin) & settings.early_stop)
-            images = torch.where(per_item(back, images), best_images, images)
-            gradient = torch.where(per_item(back, images), best_gradient, gradient)
-            loss = torch.where(back, best_loss, loss)
-            rises, best_at_check, last_check = torch.zeros_like(rises), best_loss.clone(), index
+            images = at.images
+            aimed = problem.project(images + per_item(at.step, images) * problem.norm.direction(at.gradient))
+            share = _MOMENTUM if at.index > 1 else 1.0
+            moved = problem.project(images + share * (aimed - images) + (1 - share) * (images - at.before))
+            at.before, at.images = images, torch.where(per_item(stopped, images), images, moved)
+            _evaluate(problem, settings, at, active, loss_of)
+        yield Progress(at.images, at.margin, at.loss)
+
+
+def _evaluate(problem: Problem, settings: Settings, at: Variables, active: Tensor, loss_of: LossOf) -> None:
+    """What the pictures that moved are like, and which are the best so far."""
+    part, old_loss, loss = problem.part(active), at.loss.clone(), loss_of(problem.part(active), active)
+    if at.index < settings.steps:
+        at.gradient[active], at.loss[active], logits = part.ascent(at.images[active], loss)
+    else:
+        logits = part.scores(at.images[active])
+        at.loss[active] = loss(logits)
+    at.margin[active] = part.margin(logits)
+    at.rises += at.loss > old_loss
+    better = at.loss > at.best_loss
+    at.best_loss = torch.where(better, at.loss, at.best_loss)
+    at.best_images[better], at.best_gradient[better] = at.images[better], at.gradient[better]
+
+
+def _check(problem: Problem, settings: Settings, at: Variables) -> None:
+    """Halve the steps of pictures whose loss does not rise, and take those back to their best."""
+    few = at.rises < _ENOUGH * (at.index - at.last_check)
+    stuck = ~at.halved & (at.best_loss <= at.best_at_check)
+    at.halved = few | stuck
+    at.step = torch.where(at.halved, at.step / 2, at.step)
+    back = at.halved & ~(problem.fooled(at.margin) & settings.early_stop)
+    at.images = torch.where(per_item(back, at.images), at.best_images, at.images)
+    at.gradient = torch.where(per_item(back, at.images), at.best_gradient, at.gradient)
+    at.loss = torch.where(back, at.best_loss, at.loss)
+    at.rises, at.best_at_check, at.last_check = torch.zeros_like(at.rises), at.best_loss.clone(), at.index
 
 
 def _checkpoints(steps: int) -> frozenset[int]:

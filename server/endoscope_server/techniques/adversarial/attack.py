@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from endoscope_server.techniques.adversarial.norms import Norm
 from endoscope_server.techniques.adversarial.problem import Problem
+from endoscope_server.techniques.parts.memory import Memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,6 +23,8 @@ class Settings:
         early_stop: Whether a picture is left alone once it fools the model.
         generator: Of all random numbers.
         restart: Which run on these pictures this is, from 0.
+        memory: To go on from, after any step of this run. An attack remembers where the generator stands once
+            it has made its start, so that it may make that again.
     """
 
     steps: int
@@ -29,6 +32,7 @@ class Settings:
     early_stop: bool
     generator: torch.Generator
     restart: int = 0
+    memory: Memory = field(default_factory=Memory)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

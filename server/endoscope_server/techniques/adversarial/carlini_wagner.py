@@ -28,28 +28,41 @@ def carlini_wagner(problem: Problem, settings: Settings) -> Run:
     """
     originals = problem.originals
     count, device = len(originals), originals.device
-    weight = torch.full((count,), _FIRST_WEIGHT, device=device)
-    failed, worked = torch.zeros_like(weight), torch.full_like(weight, torch.inf)
-    left = settings.steps
-    for search in range(min(_SEARCHES, settings.steps)):
-        steps = math.ceil(left / (min(_SEARCHES, settings.steps) - search))
-        left -= steps
-        fooled = yield from _search(problem, settings, weight, steps)
+    at = settings.memory.variables(
+        "searches",
+        search=0,
+        left=settings.steps,
+        weight=torch.full((count,), _FIRST_WEIGHT, device=device),
+        failed=torch.zeros(count, device=device),
+        worked=torch.full((count,), torch.inf, device=device),
+    )
+    searches = min(_SEARCHES, settings.steps)
+    while at.search < searches:
+        steps = math.ceil(at.left / (searches - at.search))
+        fooled = yield from _search(problem, settings, at.weight, steps)
         if settings.early_stop and bool(fooled.all()):
             return
-        worked = torch.where(fooled, torch.minimum(worked, weight), worked)
-        failed = torch.where(fooled, failed, torch.maximum(failed, weight))
-        weight = torch.where(worked.isinf(), failed * _GROWTH, (failed + worked) / 2)
+        at.worked = torch.where(fooled, torch.minimum(at.worked, at.weight), at.worked)
+        at.failed = torch.where(fooled, at.failed, torch.maximum(at.failed, at.weight))
+        at.weight = torch.where(at.worked.isinf(), at.failed * _GROWTH, (at.failed + at.worked) / 2)
+        at.search, at.left = at.search + 1, at.left - steps
 
 
 def _search(
     problem: Problem, settings: Settings, weight: Tensor, steps: int
 ) -> Generator[Progress, None, Tensor]:
     """Yields progress, and returns which pictures ever fooled the model."""
-    space = torch.atanh((problem.originals * 2 - 1) * _EDGE).requires_grad_()
-    optimizer = torch.optim.Adam([space], settings.step_size or _RATE)
-    ever = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
-    for _ in range(steps):
+    memory = settings.memory.part("search")
+    at = memory.variables(
+        "search",
+        index=0,
+        over=False,
+        space=torch.atanh((problem.originals * 2 - 1) * _EDGE),
+        ever=torch.zeros(len(weight), dtype=torch.bool, device=weight.device),
+    )
+    space = at.space.requires_grad_()
+    optimizer = memory.keep("optimizer", torch.optim.Adam([space], settings.step_size or _RATE))
+    while at.index < steps and not at.over:
         images = (torch.tanh(space) + 1) / 2
         logits = problem.logits(images)
         margin = problem.margin(logits)
@@ -57,12 +70,12 @@ def _search(
         loss = (images - problem.originals).square().flatten(1).sum(1) + weight * lacking
         (space.grad,) = torch.autograd.grad(loss.sum(), space)
         fooled = problem.fooled(margin.detach())
-        ever |= fooled
-        yield Progress(images.detach(), margin.detach(), -loss.detach())
-        if settings.early_stop and bool(ever.all()):
-            break
+        at.ever |= fooled
+        at.over = settings.early_stop and bool(at.ever.all())
         optimizer.step()
-    return ever
+        at.index += 1
+        yield Progress(images.detach(), margin.detach(), -loss.detach())
+    return at.ever
 
 
 CARLINI_WAGNER = Attack(carlini_wagner, steps=300, norms=(Norm.L2,), minimal=True)

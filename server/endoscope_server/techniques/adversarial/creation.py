@@ -89,7 +89,7 @@ def create_adversarial(
     Args:
         subject: The model.
         parameters: What is wanted, as :func:`with_defaults` gives it.
-        memory: To go on from, at the beginning of a restart; None to begin.
+        memory: To go on from, after any step; None to begin.
     """
     memory = memory or Memory()
     attack = ATTACKS[parameters.method]
@@ -100,7 +100,6 @@ def create_adversarial(
     stops = attack.minimal or parameters.early_stop
     left = torch.nonzero(~best.fooled)[:, 0] if stops else torch.arange(len(best.images))
     at = memory.variables("restarts", index=0, restart=0, left=left)
-    memory.freeze()
     while at.restart < restarts and len(at.left):
         settings = Settings(
             parameters.steps or attack.steps,
@@ -108,6 +107,7 @@ def create_adversarial(
             parameters.early_stop,
             generator,
             at.restart,
+            memory.part("attack"),
         )
         stage = f"restart {at.restart + 1} of {restarts}" if restarts > 1 else ""
         for progress in attack.run(problem.part(at.left), settings):
@@ -119,7 +119,6 @@ def create_adversarial(
         if not attack.minimal or parameters.early_stop:
             at.left = at.left[~best.fooled[at.left]]
         at.restart += 1
-        memory.freeze()
     images = problem.snap(best.images)
     if attack.minimal:
         images = yield from settle(problem, best.images)

@@ -20,24 +20,28 @@ def deepfool(problem: Problem, settings: Settings) -> Run:
     A step aims past the boundary by the margin that is wanted, and stays within [0, 1]. Pictures are tried
     with all steps together made 1.02 times as large, and are left alone once that fools the model.
     """
-    images, tried = problem.originals.clone(), problem.originals.clone()
-    count, device = len(images), images.device
-    margin = torch.full((count,), -torch.inf, device=device)
-    active = torch.arange(count, device=device)
-    for _ in range(settings.steps):
-        part = problem.part(active)
-        weights, missing, _ = nearest_boundary(part, tried[active], _CANDIDATES)
-        moved = images[active] + problem.norm.to_hyperplane(
-            images[active], weights, missing + problem.confidence
+    count, device = len(problem.originals), problem.originals.device
+    at = settings.memory.variables(
+        "deepfool",
+        index=0,
+        images=problem.originals.clone(),
+        tried=problem.originals.clone(),
+        margin=torch.full((count,), -torch.inf, device=device),
+        active=torch.arange(count, device=device),
+    )
+    while at.index < settings.steps and len(at.active):
+        active, part = at.active, problem.part(at.active)
+        weights, missing, _ = nearest_boundary(part, at.tried[active], _CANDIDATES)
+        moved = at.images[active] + problem.norm.to_hyperplane(
+            at.images[active], weights, missing + problem.confidence
         )
-        images[active] = moved.clamp(0, 1)
+        at.images[active] = moved.clamp(0, 1)
         factors = torch.full((len(active),), 1 + _OVERSHOOT, device=device)
-        tried[active] = scaled(part.originals, images[active], factors)
-        margin[active] = part.margin(part.scores(tried[active]))
-        yield Progress(tried, margin, margin)
-        active = active[~part.fooled(margin[active])]
-        if not len(active):
-            break
+        at.tried[active] = scaled(part.originals, at.images[active], factors)
+        at.margin[active] = part.margin(part.scores(at.tried[active]))
+        at.index += 1
+        at.active = active[~part.fooled(at.margin[active])]
+        yield Progress(at.tried, at.margin, at.margin)
 
 
 DEEPFOOL = Attack(deepfool, steps=50, norms=(Norm.L2, Norm.LINF), minimal=True)

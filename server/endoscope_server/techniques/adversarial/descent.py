@@ -26,28 +26,36 @@ def descend(
         step_size: In the problem's norm.
         smooth: What becomes of gradients; None leaves them as they are.
     """
-    images = start.clone()
-    loss = torch.zeros(len(images), device=images.device)
-    margin = torch.full_like(loss, -torch.inf)
-    followed = torch.zeros_like(images)
-    active = torch.arange(len(images), device=images.device)
-    for index in range(settings.steps + 1):
-        part, last = problem.part(active), index == settings.steps
-        if last:
-            logits = part.scores(images[active])
-            loss[active] = part.cross_entropy(logits)
+    count, device = len(start), start.device
+    at = settings.memory.variables(
+        "descent",
+        index=0,
+        last=False,
+        images=start.clone(),
+        loss=torch.zeros(count, device=device),
+        margin=torch.full((count,), -torch.inf, device=device),
+        gradient=torch.zeros_like(start),
+        followed=torch.zeros_like(start),
+        active=torch.arange(count, device=device),
+    )
+    settings.memory.generator("generator", settings.generator)
+    while not at.last:
+        if at.index:
+            if smooth is not None:
+                at.gradient = at.followed[at.active] = smooth(at.followed[at.active], at.gradient)
+            moved = at.images[at.active] + step_size * problem.norm.direction(at.gradient)
+            at.images[at.active] = problem.part(at.active).project(moved)
+        part, at.last = problem.part(at.active), at.index == settings.steps
+        if at.last:
+            logits = part.scores(at.images[at.active])
+            at.loss[at.active] = part.cross_entropy(logits)
         else:
-            gradient, loss[active], logits = part.ascent(images[active], part.cross_entropy)
-        margin[active] = part.margin(logits)
+            at.gradient, at.loss[at.active], logits = part.ascent(at.images[at.active], part.cross_entropy)
+        at.margin[at.active] = part.margin(logits)
         if settings.early_stop:
-            going = ~part.fooled(margin[active])
-            active, last = active[going], last or not bool(going.any())
-            gradient = gradient[going] if not last else gradient
-        if index or last:
-            yield Progress(images, margin, loss)
-        if last:
-            break
-        if smooth is not None:
-            gradient = followed[active] = smooth(followed[active], gradient)
-        moved = images[active] + step_size * problem.norm.direction(gradient)
-        images[active] = problem.part(active).project(moved)
+            going = ~part.fooled(at.margin[at.active])
+            at.active, at.last = at.active[going], at.last or not bool(going.any())
+            at.gradient = at.gradient[going] if not at.last else at.gradient
+        at.index += 1
+        if at.index > 1 or at.last:
+            yield Progress(at.images, at.margin, at.loss)

@@ -28,13 +28,19 @@ def fab(problem: Problem, settings: Settings) -> Run:
         radius = min(problem.epsilon, _FIRST_RADIUS[norm.value]) / 2
         images = (originals + norm.uniform(originals, radius, settings.generator)).clamp(0, 1)
     count, device = len(images), images.device
-    loss = torch.zeros(count, device=device)
-    margin = torch.full_like(loss, -torch.inf)
-    tried = images.clone()
-    ever = torch.zeros_like(loss, dtype=torch.bool)
-    active = torch.arange(count, device=device)
-    for _ in range(settings.steps):
-        part, here = problem.part(active), images[active]
+    at = settings.memory.variables(
+        "fab",
+        index=0,
+        images=images,
+        tried=images.clone(),
+        loss=torch.zeros(count, device=device),
+        margin=torch.full((count,), -torch.inf, device=device),
+        ever=torch.zeros(count, dtype=torch.bool, device=device),
+        active=torch.arange(count, device=device),
+    )
+    settings.memory.generator("generator", settings.generator)
+    while at.index < settings.steps and len(at.active):
+        active, part, here = at.active, problem.part(at.active), at.images[at.active]
         weights, missing, _ = nearest_boundary(part, here, _CANDIDATES)
         missing = missing + part.confidence
         # The same hyperplane, seen from the original.
@@ -43,20 +49,19 @@ def fab(problem: Problem, settings: Settings) -> Run:
         theirs = norm.to_hyperplane(part.originals, weights, from_original)
         near, far = norm.size(ours), norm.size(theirs)
         drawn = (near / (near + far).clamp(min=1e-12)).clamp(max=_MOST_BIASED)
-        bias = per_item(drawn * ever[active], here)
+        bias = per_item(drawn * at.ever[active], here)
         point = (1 - bias) * (here + _OVERSHOOT * ours) + bias * (part.originals + _OVERSHOOT * theirs)
-        tried[active] = point.clamp(0, 1)
-        margin[active] = part.margin(part.scores(tried[active]))
-        loss[active] = -norm.size(tried[active] - part.originals)
-        yield Progress(tried, margin, loss)
-        fooled = part.fooled(margin[active])
-        ever[active] |= fooled
+        at.tried[active] = point.clamp(0, 1)
+        at.margin[active] = part.margin(part.scores(at.tried[active]))
+        at.loss[active] = -norm.size(at.tried[active] - part.originals)
+        fooled = part.fooled(at.margin[active])
+        at.ever[active] |= fooled
         back = per_item(fooled * _BACK + ~fooled, here)
-        images[active] = part.originals + back * (tried[active] - part.originals)
+        at.images[active] = part.originals + back * (at.tried[active] - part.originals)
+        at.index += 1
         if settings.early_stop:
-            active = active[~fooled]
-            if not len(active):
-                break
+            at.active = active[~fooled]
+        yield Progress(at.tried, at.margin, at.loss)
 
 
 FAB = Attack(fab, steps=100, minimal=True, random=True)

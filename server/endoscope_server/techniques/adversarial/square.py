@@ -33,23 +33,29 @@ def square(problem: Problem, settings: Settings) -> Run:
     changes = torch.stack([start(item, epsilon, generator) for item in problem.originals])
     images = problem.project(problem.originals + changes)
     margin = problem.margin(problem.scores(images))
-    active = torch.arange(len(images), device=images.device)
-    for index in range(settings.steps):
-        if index:
-            part = problem.part(active)
-            share = _FIRST_SHARE / 2 ** sum(index > mark * settings.steps for mark in _HALVINGS)
+    at = settings.memory.variables(
+        "square",
+        index=0,
+        images=images,
+        margin=margin,
+        active=torch.arange(len(images), device=images.device),
+    )
+    settings.memory.generator("generator", generator)
+    while at.index < settings.steps and len(at.active):
+        if at.index:
+            active, part = at.active, problem.part(at.active)
+            share = _FIRST_SHARE / 2 ** sum(at.index > mark * settings.steps for mark in _HALVINGS)
             moved = torch.stack(
-                [propose(item, share, epsilon, generator) for item in images[active] - part.originals]
+                [propose(item, share, epsilon, generator) for item in at.images[active] - part.originals]
             )
             tried = part.project(part.originals + moved)
             found = part.margin(part.scores(tried))
-            better = found > margin[active]
-            images[active[better]], margin[active[better]] = tried[better], found[better]
-        yield Progress(images, margin, margin)
+            better = found > at.margin[active]
+            at.images[active[better]], at.margin[active[better]] = tried[better], found[better]
+        at.index += 1
         if settings.early_stop:
-            active = active[~problem.part(active).fooled(margin[active])]
-            if not len(active):
-                break
+            at.active = at.active[~problem.part(at.active).fooled(at.margin[at.active])]
+        yield Progress(at.images, at.margin, at.margin)
 
 
 def _stripes(like: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
