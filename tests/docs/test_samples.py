@@ -9,8 +9,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
+import onnx.parser
 import pytest
+import torch
 from PIL import Image
+
+import endoscope
+from endoscope_server.mirror import from_onnx
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -26,11 +32,22 @@ def samples(page: Path) -> list[tuple[str, str]]:
     return _BLOCK.findall(page.read_text("utf-8"))
 
 
+TECHNIQUE = next(
+    code
+    for language, code in samples(ROOT / "docs" / "develop" / "add-a-technique.md")
+    if language == "python"
+)
+"""The whole file that a page shows: the server runs it, and what follows on the page calls it."""
+
+
 @pytest.fixture(scope="session")
 def target(start_server, lite0_path, digits_cnn_path, tmp_path_factory) -> Iterator[str]:
-    """A server with the models that the pages name."""
+    """A server with the models and the technique that the pages name."""
     assert lite0_path.parent == digits_cnn_path.parent
-    with start_server(tmp_path_factory.mktemp("docs"), lite0_path.parent) as running:
+    techniques = tmp_path_factory.mktemp("techniques")
+    (techniques / "excite.py").write_text(TECHNIQUE)
+    arguments = ("--techniques", str(techniques))
+    with start_server(tmp_path_factory.mktemp("docs"), lite0_path.parent, *arguments) as running:
         yield running.target
 
 
@@ -63,8 +80,42 @@ def test_every_block_says_what_it_is() -> None:
 def test_samples(page: Path, run_sample, folder: Path, target: str) -> None:
     for language, code in samples(page):
         # The server of a page is the one that runs already; that it starts, other tests tell.
-        if language in RUN and "endoscope serve" not in code:
+        if language in RUN and "endoscope serve" not in code and code != TECHNIQUE:
             run_sample(language, code, folder, target, ENDOSCOPE_MODEL="efficientnet-lite0")
+
+
+def test_the_technique_of_the_page(target: str, tmp_path: Path) -> None:
+    """It is what it says: found, described, run, made again, and its layer answers to it."""
+    with endoscope.connect(target) as client:
+        (found,) = (item for item in client.list_techniques() if item.name == "excite")
+        assert found.summary == "Makes a picture that a whole layer answers to."
+        assert found.schema["properties"]["steps"]["maximum"] == 10_000
+        parameters = {"layer": "_blocks.4.add", "steps": 6}
+        stream = client.run_technique("efficientnet-lite0", "excite", parameters, preview_every=0)
+        strengths = [step.losses["strength"] for step in stream]
+        result = stream.result()
+        assert strengths[-1] > 2 * strengths[0]
+        assert result.numbers["strength"] > strengths[0]
+        (file,) = result.save(tmp_path / "excited.png")
+        assert client.replay(file).result().pictures[0].image.encoded == file.read_bytes()
+        with pytest.raises(endoscope.errors.NotFound) as caught:
+            client.run_technique("efficientnet-lite0", "excite", {"layer": "nowhere"}).result()
+        assert caught.value.field == "parameters.layer"
+
+
+def test_the_operator_of_the_page() -> None:
+    page = ROOT / "docs" / "develop" / "add-an-operator.md"
+    code = next(code for language, code in samples(page) if language == "python")
+    exec(compile(code, str(page), "exec"), {"__name__": "mish"})
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21, "org.example" : 1]> '
+        "g (double[2, 3] x) => (double[2, 3] y) { y = org.example.MyMish <slope = 0.5> (x) }"
+    )
+    mirror = from_onnx(model)
+    assert not mirror.unsupported
+    x = torch.linspace(-2, 2, 6, dtype=torch.float64).reshape(2, 3).requires_grad_()
+    torch.testing.assert_close(mirror({"x": x})["y"], 0.5 * x * torch.tanh(torch.log1p(x.exp())))
+    assert torch.autograd.gradcheck(lambda x: mirror({"x": x})["y"], (x,))
 
 
 def test_pictures_are_there() -> None:

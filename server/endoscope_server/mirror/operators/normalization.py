@@ -44,8 +44,8 @@ def _batch(node: Node) -> Function:
         now_mean, now_variance = x.mean(axes), x.var(axes, correction=0)
         y = functional.batch_norm(x, None, None, scale, bias, True, 0.0, epsilon)
         running = (
-            mean * momentum + now_mean.detach().to(mean.dtype) * (1 - momentum),
-            variance * momentum + now_variance.detach().to(mean.dtype) * (1 - momentum),
+            mean * momentum + now_mean.to(mean.dtype) * (1 - momentum),
+            variance * momentum + now_variance.to(mean.dtype) * (1 - momentum),
         )
         return (y, *running)
 
