@@ -58,8 +58,8 @@ holds, and none ever raises in a backward pass:
 - Random draws are constants. Control flow is differentiated along the branch and the turns that were taken.
 - Quantised numbers: gradients pass straight through rounding; see :mod:`endoscope_server.mirror.quantized`.
 
-``tests/mirror`` holds every operator to this: ONNX's own cases are found by its name, and differentiated; one that
-has none must be among the cases of gradients, or among those cut.
+``tests/mirror`` holds every operator to this: ONNX's own cases are found by its name, and differentiated; one
+that has none must be among the cases of gradients, or among those cut.
 """
 
 from __future__ import annotations
