@@ -285,7 +285,7 @@ def test_a_full_disk_stops_neither_jobs_nor_server(start_server: Any, models: Pa
 def test_scans_and_embeddings_end_with_the_same_bytes(
     start_server: Any, models: Path, album: Path, tmp_path: Path
 ) -> None:
-    """They find their features on disk, and begin the layout anew."""
+    """They find their features on disk, and go on with the layout from its last checkpoint."""
     with start_server(tmp_path, models, *OFTEN, "--datasets-root", str(album.parent)) as running:
         dataset = dataset_pb2.CreateDatasetRequest(dataset_id="album", path=str(album))
         dataset_pb2_grpc.DatasetServiceStub(running.channel).CreateDataset(dataset, timeout=30)
@@ -301,11 +301,14 @@ def test_scans_and_embeddings_end_with_the_same_bytes(
         stream = stub.EmbedFeatures(request)
         name = next(stream).header.job
         stream.cancel()
-        until(lambda: job_of(running, name).latest_step.index > 5)
+        until(lambda: any((tmp_path / "jobs" / "files" / name[5:]).glob("checkpoint-*")))
+        assert job_of(running, name).state == job_pb2.JOB_STATE_RUNNING
         kill(running)
     with start_server(tmp_path, models, "--datasets-root", str(album.parent)) as running:
         _, steps, result = watch(running, name)
         assert [step.index for step in steps] == list(range(1, len(steps) + 1))
+        # No iteration is told twice.
+        assert sum("iteration" in step.stage for step in steps) == 1000
         stub = activation_pb2_grpc.ActivationServiceStub(running.channel)
         assert unwrapped(result) == read(stub.EmbedFeatures(request, timeout=100))[2]
 

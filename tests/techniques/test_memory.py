@@ -11,7 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from endoscope_server.techniques import adversarial, attribution, deep_dream, fooling, inversion
+from endoscope_server.techniques import (
+    adversarial,
+    attribution,
+    deep_dream,
+    embedding,
+    fooling,
+    inversion,
+)
 from endoscope_server.techniques.class_visualization import (
     PRESETS,
     ClassVisualizationParameters,
@@ -115,6 +122,18 @@ def attribute(subject: Subject, memory: Memory) -> Work:
     return attribution.attribute(subject, attribution.with_defaults(subject, parameters), memory)
 
 
+def embed(subject: Subject, memory: Memory) -> Work:
+    features = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    parameters = embedding.EmbeddingParameters(
+        method=embedding.EmbeddingMethod.TSNE, perplexity=5, iterations=260, preview_every=50
+    )
+    return embedding.embed_features(features, [], parameters, draw, memory=memory)
+
+
+def draw(layout: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.abs(layout * 100).astype(np.uint8)[..., None].repeat(3, 2))
+
+
 WORKS: Mapping[str, Begin] = {
     "plain": class_of("plain"),
     "fourier": class_of("fourier"),
@@ -138,6 +157,7 @@ WORKS: Mapping[str, Begin] = {
     "climb": fool("gradient", steps=8),
     "evolve": fool("cppn", steps=4),
     "attribution": attribute,
+    "tsne": embed,
 }
 
 
@@ -178,7 +198,7 @@ def test_left_after_any_step_it_ends_the_same(subject: Subject, name: str) -> No
     memory = Memory()
     whole, result = run(begin(subject, memory), memory)
     assert len(whole) > 3
-    for stop in sorted({1, len(whole) // 2, len(whole)}):
+    for stop in sorted({1, len(whole) // 2, len(whole) - 3, len(whole)}):
         memory = Memory()
         work = begin(subject, memory)
         run(work, memory, stop)
@@ -198,7 +218,7 @@ def test_left_after_any_step_it_ends_the_same(subject: Subject, name: str) -> No
 def test_each_step_of_a_long_optimization_can_be_gone_on_from(subject: Subject) -> None:
     """Nothing is done twice where that could take long."""
     attacks = ("pgd", "mifgsm", "apgd", "apgd_targeted", "carlini_wagner", "deepfool", "fab", "square")
-    for name in ("fourier", "dream", "inversion", "climb", "evolve", *attacks):
+    for name in ("fourier", "dream", "inversion", "climb", "evolve", "tsne", *attacks):
         memory = Memory()
         work = WORKS[name](subject, memory)
         run(work, memory, 3)

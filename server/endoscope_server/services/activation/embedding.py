@@ -27,7 +27,8 @@ from endoscope_server.techniques.embedding import (
     embed_features,
     umap,
 )
-from endoscope_server.techniques.parts.steps import Step
+from endoscope_server.techniques.parts.memory import Memory
+from endoscope_server.techniques.parts.steps import Step, retold
 
 TECHNIQUE = "embed_features"
 MAX_NUMBERS = 2**29
@@ -57,7 +58,9 @@ def prepare(surveyor: Surveyor, request: activation_pb2.EmbedFeaturesRequest) ->
     settled = parameters.settled(len(survey.source.items))
     told = {**resolved(request, settled), "layer": value, "preprocessing": survey.told()}
     ticket = Ticket(TECHNIQUE, f"models/{survey.model.name}", graph.fingerprint, told, parameters.seed)
-    return Prepared(ticket, lambda _memory: _embed(surveyor, survey, value, parameters, pictures, ticket))
+    return Prepared(
+        ticket, lambda memory: _embed(surveyor, survey, value, parameters, pictures, ticket, memory)
+    )
 
 
 def _embed(
@@ -67,8 +70,11 @@ def _embed(
     parameters: EmbeddingParameters,
     pictures: Sequence[Image.Image],
     ticket: Ticket,
+    memory: Memory,
 ) -> Generator[Step | None, None, activation_pb2.Embedding]:
-    scanned = yield from surveyor.scan(survey, [value])
+    # Whoever goes on finds the features on disk, and has told of that before.
+    told = _nothing if memory.used else _as_it_is
+    scanned = yield from retold(surveyor.scan(survey, [value]), told)
     usable = [item for item, key in zip(survey.source.items, scanned.digests, strict=True) if key is not None]
     labels = [item.label for item in usable]
     table = scanned.tables[value]
@@ -99,7 +105,7 @@ def _embed(
             small.append(Scatter(labels, layout.shape[1], size=PREVIEW_SIZE, legend=False))
         return small[0].draw(layout)
 
-    found = yield from embed_features(features, labels, parameters, draw, further)
+    found = yield from embed_features(features, labels, parameters, draw, further, memory)
     yield None
     message = _answer(found)
     message.item_names.extend(item.name for item in usable)
@@ -144,3 +150,11 @@ def _answer(found: Embedding) -> activation_pb2.Embedding:
     if found.quality.purity is not None:
         message.knn_purity = found.quality.purity
     return message
+
+
+def _as_it_is(step: Step) -> Step | None:
+    return step
+
+
+def _nothing(_step: Step) -> None:
+    return None

@@ -16,6 +16,7 @@ from endoscope_server.errors import InvalidInput
 from endoscope_server.techniques.embedding import tsne, umap
 from endoscope_server.techniques.embedding.pca import Components, principal_components
 from endoscope_server.techniques.embedding.quality import Quality, measure
+from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.steps import Step, preview_due
 
 DEFAULT_PERPLEXITY = 30.0
@@ -134,6 +135,7 @@ def embed_features(
     parameters: EmbeddingParameters,
     draw: Draw,
     further: NDArray[Any] | None = None,
+    memory: Memory | None = None,
 ) -> Generator[Step | None, None, Embedding]:
     """Embed features.
 
@@ -143,6 +145,7 @@ def embed_features(
         parameters: What is wanted.
         draw: Draws previews.
         further: Features to be projected too, with principal components only.
+        memory: To go on from, after any iteration of t-SNE; None to begin.
 
     Raises:
         InvalidInput: for too few items or features, or features that are not finite.
@@ -174,7 +177,7 @@ def embed_features(
         reduced = _reduced(features, parameters)
         yield None
         if parameters.method is EmbeddingMethod.TSNE:
-            coordinates, divergence = yield from _tsne(reduced, parameters, draw)
+            coordinates, divergence = yield from _tsne(reduced, parameters, draw, memory or Memory())
         else:
             yield Step(1, 0, stage="UMAP")
             coordinates = yield from umap.layout(reduced, parameters.dimensions, parameters.seed)
@@ -190,7 +193,7 @@ def _reduced(features: NDArray[Any], parameters: EmbeddingParameters) -> NDArray
 
 
 def _tsne(
-    features: NDArray[np.float32], parameters: EmbeddingParameters, draw: Draw
+    features: NDArray[np.float32], parameters: EmbeddingParameters, draw: Draw, memory: Memory
 ) -> Generator[Step | None, None, tuple[NDArray[np.float32], float]]:
     count = len(features)
     perplexity = parameters.settled(count).perplexity or DEFAULT_PERPLEXITY
@@ -202,18 +205,18 @@ def _tsne(
         start *= np.float32(1e-4 / spread)
     else:
         start = np.random.default_rng(parameters.seed).normal(0, 1e-4, start.shape).astype(np.float32)
-    index, divergence, layout = 0, float("nan"), start
+    at = memory.variables("embedding", index=0, divergence=float("nan"), layout=start)
     total = parameters.iterations
-    for found in tsne.layouts(features, start, perplexity, total):
+    for found in tsne.layouts(features, start, perplexity, total, memory):
         if found is None:
             yield None
             continue
-        index += 1
-        layout, divergence, gradient = found
+        at.index += 1
+        at.layout, at.divergence, gradient = found
         images = None
-        if preview_due(index, total, parameters.preview_every):
-            images = np.asarray(draw(layout), np.float32).transpose(2, 0, 1)[None] / np.float32(255)
-        stage = "early exaggeration" if index <= tsne.EXPLORATION else "t-SNE"
-        losses = {"kl_divergence": divergence, "gradient_norm": gradient}
-        yield Step(index, total, losses, images, f"{stage}: iteration {index} of {total}")
-    return layout.copy(), divergence
+        if preview_due(at.index, total, parameters.preview_every):
+            images = np.asarray(draw(at.layout), np.float32).transpose(2, 0, 1)[None] / np.float32(255)
+        stage = "early exaggeration" if at.index <= tsne.EXPLORATION else "t-SNE"
+        losses = {"kl_divergence": at.divergence, "gradient_norm": gradient}
+        yield Step(at.index, total, losses, images, f"{stage}: iteration {at.index} of {total}")
+    return at.layout.copy(), at.divergence

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from endoscope_server.techniques.parts.memory import Memory
+
 EXPLORATION = 250
 EXAGGERATION = 12.0
 _ANGLE = 0.5
@@ -21,7 +23,11 @@ _SMALLEST_GAIN = 0.01
 
 
 def layouts(
-    features: NDArray[Any], start: NDArray[np.float32], perplexity: float, iterations: int
+    features: NDArray[Any],
+    start: NDArray[np.float32],
+    perplexity: float,
+    iterations: int,
+    memory: Memory | None = None,
 ) -> Generator[tuple[NDArray[np.float32], float, float] | None, None, None]:
     """The layout after each iteration.
 
@@ -30,6 +36,7 @@ def layouts(
         start: items x 2 or 3, near zero.
         perplexity: About how many neighbours each item has; below the number of items.
         iterations: The first 250 exaggerate what is near (van der Maaten and Hinton 2008, 3.4).
+        memory: To go on from, after any iteration; None to begin.
 
     Yields:
         None before the first iteration; then the layout, its Kullback-Leibler divergence before the
@@ -44,13 +51,19 @@ def layouts(
     yield None
     # A 64-bit number, so that updates are summed in 64 bits.
     rate = np.float64(max(count / EXAGGERATION / 4, 50.0))
-    probabilities *= EXAGGERATION
     place = start.astype(np.float32).ravel().copy()
-    for iteration in range(iterations):
-        exploring = iteration < EXPLORATION
-        if iteration == EXPLORATION:
+    at = (memory or Memory()).variables(
+        "tsne", iteration=0, place=place, update=np.zeros_like(place), gains=np.ones_like(place)
+    )
+    probabilities *= EXAGGERATION
+    if at.iteration > EXPLORATION:
+        # Not left out: there and back they are rounded.
+        probabilities /= EXAGGERATION
+    while at.iteration < iterations:
+        place, update, gains = at.place, at.update, at.gains
+        exploring = at.iteration < EXPLORATION
+        if at.iteration == EXPLORATION:
             probabilities /= EXAGGERATION
-        if iteration in (0, EXPLORATION):
             update, gains = np.zeros_like(place), np.ones_like(place)
         divergence, gradient = _t_sne._kl_divergence_bh(  # noqa: SLF001
             place,
@@ -68,6 +81,7 @@ def layouts(
         gradient *= gains
         update = (0.5 if exploring else 0.8) * update - rate * gradient
         place += update
+        at.iteration, at.update, at.gains = at.iteration + 1, update, gains
         # The probabilities sum to one, so what the exaggeration adds is known.
         own = divergence / EXAGGERATION - np.log(EXAGGERATION) if exploring else divergence
         # Not by a routine that shares the sum among threads.
