@@ -235,6 +235,7 @@ def test_an_audit_comes_chapter_by_chapter_and_ends_in_a_report(visit, shelf: st
     page.get_by_label("Pictures", exact=True).select_option(shelf)
     page.get_by_text("More settings").click()
     visit.slide("Pictures attacked, at most", 4)
+    visit.slide("Classes fooled and drawn, at most", 3)
     visit.slide("Layers inverted, at most", 3)
     visit.slide("Steps of each inversion", 2400)
     visit.press("Audit")
@@ -261,6 +262,15 @@ def test_an_audit_comes_chapter_by_chapter_and_ends_in_a_report(visit, shelf: st
         for kind in ("right", "wrong")
     )
     assert agreeing != other
+    paper = "body => getComputedStyle(body).backgroundColor"
+    light = report.locator("body").evaluate(paper)
+    for name in ("as the system", "light"):
+        page.get_by_role("button", name=f"Colours: {name}.").click()
+    page.wait_for_function(
+        f"light => ({paper})(document.querySelector('.report').shadowRoot.querySelector('body')) !== light",
+        arg=light,
+    )
+    page.get_by_role("button", name="Colours: dark.").click()
     place = page.url
     report.get_by_role("link", name="Privacy").click()
     assert page.url == place

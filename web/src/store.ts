@@ -1,6 +1,6 @@
 // What several rooms share, and what outlives them.
 
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 
 export interface Store<T> {
   get: () => T;
@@ -19,7 +19,8 @@ export function store<T>(first: T): Store<T> {
     },
     use() {
       const [, redraw] = useState(0);
-      useEffect(() => {
+      // At once, not after the next frame: what is set until then would never be seen.
+      useLayoutEffect(() => {
         const watcher = () => redraw((count) => count + 1);
         watchers.add(watcher);
         return () => void watchers.delete(watcher);

@@ -2,7 +2,7 @@
 // policy forbids in markup, in a frame too, but not where a script sets them: so its sheet becomes a constructed
 // one, its styles in attributes are set one by one, and its body is a shadow tree.
 
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 
 import { isDark, theme } from "../theme";
 
@@ -56,13 +56,17 @@ function follow(event: MouseEvent): void {
 
 export function ReportView({ html }: { html: string }) {
   const host = useRef<HTMLDivElement>(null);
+  const { styles, page } = useMemo(() => split(html), [html]);
   const now = theme.use();
 
   useEffect(() => {
-    const { styles, page } = split(html);
     const root = host.current!.shadowRoot ?? host.current!.attachShadow({ mode: "open" });
-    root.replaceChildren(bodyOf(page));
     root.addEventListener("click", follow as EventListener);
+    root.replaceChildren(bodyOf(page));
+  }, [page]);
+
+  useEffect(() => {
+    const root = host.current!.shadowRoot!;
     const scheme = matchMedia(DARK);
     const dress = () => {
       root.adoptedStyleSheets = [sheetOf(styles, isDark())];
@@ -70,7 +74,7 @@ export function ReportView({ html }: { html: string }) {
     dress();
     scheme.addEventListener("change", dress);
     return () => scheme.removeEventListener("change", dress);
-  }, [html, now]);
+  }, [styles, now]);
 
   return <div class="report" ref={host} />;
 }

@@ -15,7 +15,7 @@ import { Download } from "../parts/Picture";
 import { Progress } from "../parts/Progress";
 import { Stage } from "../parts/Stage";
 import { labelOf } from "../models";
-import { percent, short } from "../words";
+import { percent, plural, short } from "../words";
 
 const METHODS = [
   [AttributionMethod.GRAD_CAM, "Grad-CAM"],
@@ -139,10 +139,16 @@ export function AttributionRoom({ id, model }: RoomProps) {
       }
     >
       <Banner failure={asked.length > 1 ? undefined : job.failure} retry={() => void start()} />
-      {asked.length > 1 ? (
-        busy && <Progress job={job} onStop={job.stop} part={`method ${answers.length + 1} of ${asked.length}`} />
-      ) : (
+      {asked.length < 2 ? (
         <Progress job={job} onStop={job.stop} />
+      ) : busy ? (
+        <Progress job={job} onStop={job.stop} part={`method ${answers.length + 1} of ${asked.length}`} />
+      ) : (
+        answers.length < asked.length && (
+          <p class="progress over small muted numbers" role="status">
+            Stopped after {plural(answers.length, "method")}
+          </p>
+        )
       )}
       {answers.length > 0 ? (
         <Maps answers={answers} label={(index) => short(labelOf(model, index))} />
