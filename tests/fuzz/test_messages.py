@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import message_factory
+from google.protobuf import message_factory, struct_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -22,6 +22,7 @@ from endoscope.v1 import (
     gradient_pb2,
     job_service_pb2,
     model_pb2,
+    technique_pb2,
 )
 from endoscope_server.protocols import grpc_service_pb2
 
@@ -34,6 +35,7 @@ METHODS: list[MethodDescriptor] = [
         dataset_pb2,
         activation_pb2,
         gradient_pb2,
+        technique_pb2,
         job_service_pb2,
         audit_pb2,
         grpc_service_pb2,
@@ -52,12 +54,15 @@ _WORDS = (
     "FP32",
     "datasets/none",
     "jobs/none",
+    "caricature",
+    "image",
     "input",
     "*",
     "../x",
     "\x00",
     "é" * 300,
 )
+_PARAMETERS = ("steps", "layers", "cosine_power", "transforms", "seed", "")
 _WHOLE = (0, 1, 2, 3, 7, 64, 1000)
 _TEXT = st.sampled_from(_WORDS) | st.text(max_size=12)
 _FLOATS = st.sampled_from((0.0, 0.5, 1.0, -1.0, 1e30, 1e-30, float("nan"), float("inf"))) | st.floats(
@@ -105,12 +110,25 @@ def messages(draw: st.DrawFn, kind: Descriptor, depth: int = 0) -> Message:
                 if field.message_type is None:
                     getattr(made, field.name).append(draw(_SCALARS[field.type]))
                 else:
-                    getattr(made, field.name).append(draw(messages(field.message_type, depth + 1)))
+                    getattr(made, field.name).append(draw(_inner(field.message_type, depth + 1)))
         elif field.message_type is not None:
-            getattr(made, field.name).CopyFrom(draw(messages(field.message_type, depth + 1)))
+            getattr(made, field.name).CopyFrom(draw(_inner(field.message_type, depth + 1)))
         else:
             setattr(made, field.name, draw(_SCALARS[field.type]))
     return made
+
+
+@st.composite
+def structs(draw: st.DrawFn, depth: int) -> Message:
+    """Any object of JSON, and what is none: infinite numbers, values without a kind."""
+    made = struct_pb2.Struct()
+    for name in draw(st.lists(st.sampled_from(_PARAMETERS), max_size=3)):
+        made.fields[name].CopyFrom(draw(messages(struct_pb2.Value.DESCRIPTOR, depth + 1)))
+    return made
+
+
+def _inner(kind: Descriptor, depth: int) -> st.SearchStrategy[Message]:
+    return structs(depth) if kind.full_name == "google.protobuf.Struct" else messages(kind, depth)
 
 
 @pytest.fixture(scope="module")

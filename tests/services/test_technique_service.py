@@ -290,7 +290,7 @@ def assert_refused(running, failure, request: Any, code: Any, field: str, said: 
     assert said in found[3]
 
 
-def test_pictures_that_are_wrong(running, failure, picture: Image.Image) -> None:
+def test_pictures_and_numbers_that_are_wrong(running, failure, picture: Image.Image) -> None:
     image = named("image", picture)
     for images, field, said in (
         ([], "images", "the picture 'image' is not there, expected one"),
@@ -304,6 +304,9 @@ def test_pictures_that_are_wrong(running, failure, picture: Image.Image) -> None
     ):
         request = technique_pb2.RunTechniqueRequest(model=MODEL, technique="turn", images=images)
         assert_refused(running, failure, request, INVALID, field, said)
+    request = technique_pb2.RunTechniqueRequest(model=MODEL, technique="turn", images=[image])
+    request.parameters.fields["share"].number_value = float("nan")
+    assert_refused(running, failure, request, INVALID, "parameters", "expected finite numbers")
     request = technique_pb2.RunTechniqueRequest(model=MODEL, technique="turn", images=[image], seed=-1)
     assert_refused(running, failure, request, INVALID, "seed", "seed is -1, expected 0 or more")
     request = technique_pb2.RunTechniqueRequest(model=MODEL, technique="turn", images=[image])

@@ -30,7 +30,7 @@ def to_parameters(found: Found, subject: Subject, request: technique_pb2.RunTech
         InvalidInput: naming ``parameters.<field>``, or the picture.
     """
     kind = found.technique.parameters
-    given = _whole(json_format.MessageToDict(request.parameters))
+    given = _as_json(request)
     pictures = {slot.name: slot for slot in found.technique.pictures}
     for name in given:
         if name in _BESIDE or name in pictures:
@@ -64,6 +64,18 @@ def told(
 
 def _digest(item: technique_pb2.NamedImage) -> str:
     return hashlib.sha256(item.image.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _as_json(request: technique_pb2.RunTechniqueRequest) -> dict[str, Any]:
+    try:
+        given: dict[str, Any] = _whole(json_format.MessageToDict(request.parameters))
+    except json_format.SerializeToJsonError as error:
+        # Infinite numbers are no JSON.
+        raise InvalidInput(
+            "parameters holds a value that is no JSON, expected finite numbers, texts, lists and objects",
+            field="parameters",
+        ) from error
+    return given
 
 
 def _whole(value: Any) -> Any:
