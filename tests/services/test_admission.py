@@ -29,6 +29,7 @@ from endoscope.v1 import (
     job_service_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
+    optimization_pb2,
     tensor_pb2,
 )
 from endoscope_server.protocols import grpc_service_pb2 as inference_pb2
@@ -111,8 +112,13 @@ def test_a_job_that_can_not_fit_is_refused_before_it_begins(small, failure) -> N
     code, _, reason, sentence = failure(lambda: list(stub.VisualizeClass(request)))
     assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MEMORY_BUDGET")
     assert "expected at most 64 MiB" in sentence
-    request.height = request.width = 16
+    request.height = request.width = 128
     assert list(stub.VisualizeClass(request))[-1].HasField("result")
+    # Each picture becomes 64.
+    crops = optimization_pb2.RandomCrops(count=64, minimum=0.2, maximum=0.25)
+    request.transforms.transforms.add(crops=crops)
+    code, _, reason, _ = failure(lambda: list(stub.VisualizeClass(request)))
+    assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MEMORY_BUDGET")
 
 
 def inference(rows: int) -> inference_pb2.ModelInferRequest:

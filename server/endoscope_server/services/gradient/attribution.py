@@ -10,12 +10,14 @@ from endoscope_server.services.parameters import resolved, to_parameters
 from endoscope_server.services.streaming import preview_every
 from endoscope_server.services.tensors import to_tensor
 from endoscope_server.techniques.attribution import (
+    BATCH,
     AttributionParameters,
     Attributions,
     attribute,
     total_steps,
     with_defaults,
 )
+from endoscope_server.techniques.parts.batches import Batch
 from endoscope_server.techniques.parts.subject import Subject
 
 
@@ -54,4 +56,5 @@ def prepare(model: Model, subject: Subject, request: gradient_pb2.AttributeReque
         total_steps(subject, parameters),
         lambda memory: attribute(subject, parameters, memory),
         to_result,
+        Batch(BATCH),
     )

@@ -53,5 +53,7 @@ def prepare(model: Model, subject: Subject, request: gradient_pb2.VisualizeClass
         parameters.steps,
         lambda memory: visualize_class(subject, parameters, memory),
         to_result,
-        Batch(len(parameters.classes), parameters.height, parameters.width),
+        Batch(len(parameters.classes), parameters.height, parameters.width).transformed(
+            parameters.transforms
+        ),
     )

@@ -48,5 +48,7 @@ def prepare(_model: Model, subject: Subject, request: gradient_pb2.VisualizeFeat
         parameters.steps,
         lambda memory: visualize_feature(subject, parameters, bound, memory),
         to_result,
-        Batch(len(parameters.objectives), parameters.height, parameters.width),
+        Batch(len(parameters.objectives), parameters.height, parameters.width).transformed(
+            parameters.transforms
+        ),
     )

@@ -9,8 +9,10 @@ from endoscope_server.techniques.attribution.attribution import (
     total_steps,
     with_defaults,
 )
+from endoscope_server.techniques.attribution.question import BATCH
 
 __all__ = [
+    "BATCH",
     "Attribution",
     "AttributionParameters",
     "Attributions",

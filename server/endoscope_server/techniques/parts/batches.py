@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from endoscope_server.techniques.parts.subject import Subject
+from endoscope_server.techniques.parts.transforms import RandomCrops, Transform
 
 _CANVAS_BYTES = 64
 """Of a pixel that is optimised: three channels of numbers, gradient, two moments, the picture, a copy."""
@@ -23,6 +26,11 @@ class Batch:
     pictures: int = 1
     height: int = 0
     width: int = 0
+
+    def transformed(self, transforms: Sequence[Transform]) -> Batch:
+        """What becomes of it: random crops make several of each picture."""
+        crops = math.prod(transform.count for transform in transforms if isinstance(transform, RandomCrops))
+        return replace(self, pictures=self.pictures * crops)
 
     def memory(self, subject: Subject, activation_bytes: int) -> int:
         """About how many bytes a step takes with it.
