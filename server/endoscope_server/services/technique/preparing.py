@@ -69,7 +69,7 @@ def _digest(item: technique_pb2.NamedImage) -> str:
 def _as_json(request: technique_pb2.RunTechniqueRequest) -> dict[str, Any]:
     try:
         given: dict[str, Any] = _whole(json_format.MessageToDict(request.parameters))
-    except json_format.SerializeToJsonError as error:
+    except (ValueError, json_format.Error) as error:
         # Infinite numbers are no JSON.
         raise InvalidInput(
             "parameters holds a value that is no JSON, expected finite numbers, texts, lists and objects",
