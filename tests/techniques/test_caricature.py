@@ -85,7 +85,7 @@ def test_defaults_and_what_is_refused(lite0_subject: Subject, lite0_pixels) -> N
     order = [layer.alias for layer in lite0_subject.graph.layers]
     assert len(completed.layers) == 3
     assert [order.index(layer) for layer in completed.layers] == sorted(map(order.index, completed.layers))
-    assert completed.batch(lite0_subject).pictures == 4
+    assert completed.batch(lite0_subject).pictures == 5
     with pytest.raises(NotFound) as unknown:
         CaricatureParameters(image=image, layers=(LAYERS[0], "nowhere")).completed(lite0_subject)
     assert unknown.value.field == "layers[1]"

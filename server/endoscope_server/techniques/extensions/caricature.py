@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -80,8 +81,8 @@ class CaricatureParameters(Parameters):
         return self.model_copy(update={"layers": tuple(item.alias for item in there if item.alias in chosen)})
 
     def batch(self, subject: Subject) -> Batch:  # noqa: ARG002
-        """A picture a layer, and the original."""
-        return Batch(len(self.layers) + 1)
+        """A picture a layer, and beside each the original, which keeps nothing for a backward pass."""
+        return Batch(math.ceil(1.5 * len(self.layers)))
 
 
 @technique("caricature", paper="Mahendran and Vedaldi 2016; Olah 2018")
