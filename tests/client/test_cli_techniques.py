@@ -98,6 +98,7 @@ def test_run(cli, cli_json, photo_files) -> None:
     assert "exaggeration" in shown
     assert Path("again.png").read_bytes() == Path("drawn.png").read_bytes()
     assert "the same pixels" in cli("replay", "drawn.png", "--image", cat).stdout
+    assert "caricature" in cli("jobs", "list").stdout
     assert "the request took 1 picture(s), 0 given" in cli("replay", "drawn.png", code=2).stderr
 
 

@@ -30,7 +30,7 @@ def list_jobs(session: Session, states: tuple[State, ...]) -> None:
     """List the jobs, newest first."""
     found = session.client.list_jobs(states)
     rows = [
-        (job.name, job.header.technique, job.state, _progress(job), moment(job.create_time)) for job in found
+        (job.name, job.header.title, job.state, _progress(job), moment(job.create_time)) for job in found
     ]
     session.tell(found, table("name", "technique", "state", "step>", "began", rows=rows))
 
@@ -81,7 +81,7 @@ def _progress(job: Job) -> str:
 def _facts(job: Job) -> RenderableType:
     rows: list[tuple[str, object]] = [
         ("name", job.name),
-        ("technique", job.header.technique),
+        ("technique", job.header.title),
         ("model", job.header.model),
         ("state", job.state),
         ("step", _progress(job)),

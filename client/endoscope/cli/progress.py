@@ -101,7 +101,7 @@ class _Display:
         self.live = Live(self._progress, console=console, refresh_per_second=8)
 
     def begin(self, header: Header) -> None:
-        name = header.technique.replace("_", " ")
+        name = header.title.replace("_", " ")
         self._progress.update(self._task, description=name, total=header.total_steps or None)
 
     def advance(self, step: Step) -> None:

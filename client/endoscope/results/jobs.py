@@ -35,6 +35,11 @@ class Header:
     seed: int
     total_steps: int
 
+    @property
+    def title(self) -> str:
+        """The technique for people: of ``run_technique`` the one that it runs."""
+        return str(self.parameters.get("technique", self.technique))
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
