@@ -29,9 +29,7 @@ def jobs() -> None:
 def list_jobs(session: Session, states: tuple[State, ...]) -> None:
     """List the jobs, newest first."""
     found = session.client.list_jobs(states)
-    rows = [
-        (job.name, job.header.title, job.state, _progress(job), moment(job.create_time)) for job in found
-    ]
+    rows = [(job.name, job.header.title, job.state, _progress(job), moment(job.create_time)) for job in found]
     session.tell(found, table("name", "technique", "state", "step>", "began", rows=rows))
 
 
