@@ -13,7 +13,7 @@ from endoscope_server.techniques.extension.declaration import (
     Work,
     technique,
 )
-from endoscope_server.techniques.extension.parameters import OwnSizePicture, Parameters, Picture
+from endoscope_server.techniques.extension.parameters import Layer, OwnSizePicture, Parameters, Picture
 from endoscope_server.techniques.extension.result import NamedPicture, Result, Series, Table
 from endoscope_server.techniques.parts.batches import Batch
 from endoscope_server.techniques.parts.memory import Memory
@@ -22,6 +22,7 @@ from endoscope_server.techniques.parts.subject import Subject
 
 __all__ = [
     "Batch",
+    "Layer",
     "Memory",
     "NamedPicture",
     "NonsenseError",

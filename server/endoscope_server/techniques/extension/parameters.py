@@ -7,7 +7,14 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema, PydanticOmit, core_schema
 
@@ -53,13 +60,16 @@ Picture = Annotated[NDArray[np.float32], PictureField()]
 OwnSizePicture = Annotated[NDArray[np.float32], PictureField(own_size=True)]
 """A picture in its own size, likewise."""
 
+Layer = Annotated[str, WithJsonSchema({"type": "string", "format": "layer"})]
+"""A layer of the model, by ONNX name or alias. By the `format` in the schema a form can tell."""
+
 
 class Parameters(BaseModel):
     """What a technique takes. Subclasses declare fields, each with a description.
 
-    Fields are what pydantic knows: numbers with ranges, words, ``Literal``, tuples, other models. Pictures
-    are :data:`Picture`, ``Picture | None`` or ``tuple[Picture, ...]``. A value that does not fit is refused
-    before anything runs.
+    Fields are what pydantic knows: numbers with ranges, words, ``Literal``, tuples, other models. Layers are
+    :data:`Layer`, pictures :data:`Picture`, ``Picture | None`` or ``tuple[Picture, ...]``. A value that does
+    not fit is refused before anything runs.
 
     Attributes:
         seed: Of all random numbers, 0 or more; callers give it beside the parameters.

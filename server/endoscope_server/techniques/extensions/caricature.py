@@ -15,6 +15,7 @@ from torch import Tensor
 from endoscope_server.errors import InvalidInput
 from endoscope_server.techniques.extension import (
     Batch,
+    Layer,
     Memory,
     NamedPicture,
     Parameters,
@@ -45,7 +46,7 @@ class CaricatureParameters(Parameters):
     """What is wanted of a caricature."""
 
     image: Picture = Field(description="The picture that is drawn anew.")
-    layers: tuple[str, ...] = Field(
+    layers: tuple[Layer, ...] = Field(
         default=(),
         max_length=MAX_LAYERS,
         description="The layers, by ONNX name or alias; each draws a picture of its own. Empty: an early "
