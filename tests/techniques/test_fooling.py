@@ -134,29 +134,39 @@ def test_any_genome_may_win_any_niche() -> None:
     archive = Archive(2, (1, 3), (1, 2, 2))
     genomes = np.arange(6, dtype=np.float32).reshape(2, 1, 3)
     pictures = np.arange(8, dtype=np.uint8).reshape(2, 1, 2, 2)
-    assert archive.offer(genomes, pictures, np.array([[1.0, -5.0], [0.5, -2.0]])) == [0, 1]
+    fields = pictures.astype(np.float32)
+    archive.offer(genomes, fields, pictures, np.array([[1.0, -5.0], [0.5, -2.0]]))
     assert archive.genomes.tolist() == genomes.tolist()
-    assert archive.offer(genomes, pictures, np.array([[0.0, -1.0], [0.0, -3.0]])) == [1]
+    archive.offer(genomes, fields, pictures, np.array([[0.0, -1.0], [0.0, -3.0]]))
     assert archive.log_odds.tolist() == [1.0, -1.0]
     assert archive.genomes.tolist() == [genomes[0].tolist()] * 2
     assert archive.pictures[1].tolist() == pictures[0].tolist()
+    assert archive.fields[1].tolist() == fields[0].tolist()
 
 
-def test_good_mutations_are_tried_together() -> None:
-    elite = np.zeros((4, 11), np.float32)
-    elite[0] = 1
-    breeder = Breeder(0)
-    first = breeder.breed(elite, elite[None])
-    assert all(len(mutations) == 1 for mutations in first)
-    slots = [mutations[0].slot for mutations in first]
-    gains = np.full(len(first), -1.0)
-    good = [slots.index(slot) for slot in sorted(set(slots))][:3]
-    gains[good] = [0.1, 0.3, 0.2]
-    breeder.learn(first, gains)
-    together = breeder.breed(elite, elite[None])[0]
-    assert [mutation.slot for mutation in together] == [slots[good[1]], slots[good[2]], slots[good[0]]]
-    breeder.learn(first, np.full(len(first), -1.0))
-    assert all(len(mutations) == 1 for mutations in breeder.breed(elite, elite[None]))
+def test_nodes_are_added_until_there_is_no_room() -> None:
+    breeder, genome = Breeder(0), np.zeros((8, 11), np.float32)
+    for _ in range(100):
+        slot, node = breeder.breed(genome)
+        # A mutation changes a node that is there, or adds one behind them.
+        assert slot <= used(genome).sum()
+        genome[slot] = node
+    assert used(genome).all()
+
+
+def test_nodes_become_smaller_while_mutations_fail() -> None:
+    def size(successes: float) -> float:
+        breeder = Breeder(0)
+        for trial in range(1000):
+            breeder.learn(trial % 10 < 10 * successes)
+        new = [breeder.breed(np.zeros((4, 11), np.float32))[1][2] for _ in range(100)]
+        assert np.mean(new) == pytest.approx(breeder.size, abs=0.5)
+        return breeder.size
+
+    assert size(0) == -5
+    assert size(0.1) == -5
+    assert size(0.2) == pytest.approx(0, abs=0.2)
+    assert size(1) == 0
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 48), (1, 28, 28)])

@@ -1,14 +1,14 @@
 """Fooling images by evolution of pattern-producing networks: MAP-Elites over the classes.
 
 As in Nguyen et al. (2015) each class is a niche, any network may win any niche, whichever it was bred for,
-and networks grow: mutations add nodes, change them, and take over other niches' nodes. Mutations of one
-generation that were good by themselves are tried together in the next: mostly their effects add up.
+and networks grow: mutations add nodes and change them. Each child has one mutation, and is tried before the
+next is bred. A niche's nodes become smaller as long as few mutations succeed and larger while many do, by the
+1/5 rule (Rechenberg 1973): those of small reach disturb least what was won before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,27 +24,16 @@ from endoscope_server.techniques.parts.subject import Subject
 _POOL = 16
 """Populations of random genomes that all niches choose their first elite from."""
 _POPULATION = 16
-_NODES = 384
+_NODES = 4096
 _FIRST_NODES = 8
-_ADDED, _CHANGED = 0.55, 0.35
-"""The shares of mutations that add a node and that change one; the rest copy another niche's."""
-_OVERWRITTEN = 0.2
-"""The share of added nodes that take another's place though there is room."""
+_CHANGED = 0.1
+"""The share of mutations that change a node; the others add one."""
 _CHANGE = 0.3
+_SIZE_GENE = 2
+_SMALLEST = -5.0
+_GROWTH = 0.05
+_SUCCESSES = 0.2
 _SURPLUS = 0.01
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Mutation:
-    """A node in place of another.
-
-    Attributes:
-        slot: Which one's.
-        node: Its genes.
-    """
-
-    slot: int
-    node: NDArray[np.float32]
 
 
 class Archive:
@@ -58,24 +47,23 @@ class Archive:
 
     def __init__(self, count: int, genome_shape: tuple[int, int], shape: tuple[int, ...]) -> None:
         self.genomes = np.zeros((count, *genome_shape), np.float32)
+        self.fields = np.zeros((count, *shape), np.float32)
         self.pictures = np.zeros((count, *shape), np.uint8)
         self.log_odds = np.full(count, -np.inf)
 
     def offer(
-        self, genomes: NDArray[np.float32], pictures: NDArray[np.uint8], log_odds: NDArray[np.float64]
-    ) -> list[int]:
-        """Let genomes compete in all niches; ``log_odds`` is genomes x classes.
-
-        Returns:
-            The niches that have a new elite.
-        """
-        changed = []
+        self,
+        genomes: NDArray[np.float32],
+        fields: NDArray[np.float32],
+        pictures: NDArray[np.uint8],
+        log_odds: NDArray[np.float64],
+    ) -> None:
+        """Let genomes compete in all niches; ``log_odds`` is genomes x classes."""
         for niche, winner in enumerate(log_odds.argmax(0)):
             if log_odds[winner, niche] > self.log_odds[niche]:
                 self.log_odds[niche] = log_odds[winner, niche]
-                self.genomes[niche], self.pictures[niche] = genomes[winner], pictures[winner]
-                changed.append(niche)
-        return changed
+                self.genomes[niche], self.fields[niche] = genomes[winner], fields[winner]
+                self.pictures[niche] = pictures[winner]
 
     def state_dict(self) -> dict[str, Any]:
         """The best of each class."""
@@ -91,63 +79,50 @@ class Breeder:
 
     Args:
         seed: Of its random numbers.
+
+    Attributes:
+        size: Around which new nodes' size genes are drawn.
     """
 
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)
-        self._promising: list[Mutation] = []
+        self.size = 0.0
 
-    def breed(self, elite: NDArray[np.float32], others: NDArray[np.float32]) -> list[list[Mutation]]:
-        """The mutations of each of a population's children.
+    def breed(self, elite: NDArray[np.float32]) -> tuple[int, NDArray[np.float32]]:
+        """A mutation of a genome, nodes x genes: a slot, and the node that comes there."""
+        random, there = self._random, used(elite)
+        if there.any() and random.random() < _CHANGED:
+            slot = int(random.choice(np.flatnonzero(there)))
+            return slot, elite[slot] + _CHANGE * random.standard_normal(elite.shape[1], np.float32)
+        empty = np.flatnonzero(~there)
+        slot = int(empty[0]) if len(empty) else int(random.integers(len(elite)))
+        return slot, random_nodes(random, 1, elite.shape[1], self.size)[0]
 
-        Args:
-            elite: The niche's genome, nodes x genes.
-            others: All niches' elites.
-        """
-        together = [self._promising] if len(self._promising) > 1 else []
-        return together + [[self._mutation(elite, others)] for _ in range(_POPULATION - len(together))]
-
-    def learn(self, children: list[list[Mutation]], gains: NDArray[np.float64]) -> None:
-        """What came of a population: by how much each child is better than the elite was."""
-        order = np.argsort(-gains, kind="stable")
-        # If the best is of several mutations, what goes with it is only what it does not have.
-        best = children[order[0]]
-        taken = {mutation.slot for mutation in best} if len(best) > 1 and gains[order[0]] > 0 else set()
-        self._promising = []
-        for place in order:
-            if gains[place] > 0 and len(children[place]) == 1 and children[place][0].slot not in taken:
-                self._promising += children[place]
-                taken.add(children[place][0].slot)
+    def learn(self, success: bool) -> None:
+        """Whether the child was better than the elite."""
+        self.size = min(max(self.size + _GROWTH * (success - _SUCCESSES), _SMALLEST), 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Where its random numbers and its search stand."""
-        promising = [(mutation.slot, mutation.node) for mutation in self._promising]
-        return {"random": self._random.bit_generator.state, "promising": promising}
+        return {"random": self._random.bit_generator.state, "size": self.size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Breed on from there."""
-        self._random.bit_generator.state = state["random"]
-        self._promising = [Mutation(slot, node) for slot, node in state["promising"]]
+        self._random.bit_generator.state, self.size = state["random"], state["size"]
 
-    def _mutation(self, elite: NDArray[np.float32], others: NDArray[np.float32]) -> Mutation:
-        random, there = self._random, used(elite)
-        empty = np.flatnonzero(~there)
-        kind = random.random()
-        if kind < _CHANGED and there.any():
-            slot = int(random.choice(np.flatnonzero(there)))
-            return Mutation(slot, elite[slot] + _CHANGE * _normal(random, elite.shape[1]))
-        free = len(empty) > 0 and random.random() >= _OVERWRITTEN
-        slot = int(random.choice(empty)) if free else int(random.integers(len(elite)))
-        if kind < _CHANGED + _ADDED:
-            return Mutation(slot, _normal(random, elite.shape[1]))
-        other = others[random.integers(len(others))]
-        return Mutation(slot, other[random.choice(np.flatnonzero(used(other)))].copy())
+
+def random_nodes(random: np.random.Generator, count: int, genes: int, size: float) -> NDArray[np.float32]:
+    """Nodes anywhere in the picture, count x genes, whose size genes lie around a size."""
+    nodes = random.standard_normal((count, genes), np.float32)
+    nodes[:, :2] = random.uniform(-1, 1, (count, 2))
+    nodes[:, _SIZE_GENE] += size
+    return nodes
 
 
 def evolve(
     subject: Subject, parameters: FoolingParameters, memory: Memory
 ) -> Generator[Step | None, None, NDArray[np.uint8]]:
-    """Breed for each class until ONNX Runtime is sure of its elite; a step is one population a class.
+    """Breed for each class until ONNX Runtime is sure of its elite; a step is 16 children of each class.
 
     Returns:
         The pictures, batch x channels x height x width.
@@ -162,34 +137,37 @@ def evolve(
         memory.keep(f"breeder {niche}", Breeder(int(seeds.integers(2**31)))) for niche in range(len(classes))
     ]
     wanted = parameters.log_odds + _SURPLUS
-    fields: dict[int, NDArray[np.float32]] = {}
 
-    def compete(genomes: NDArray[np.float32], painted: NDArray[np.float32]) -> NDArray[np.float64]:
-        pictures = pattern.paint(painted)
+    def compete(genomes: NDArray[np.float32], fields: NDArray[np.float32]) -> NDArray[np.float64]:
+        pictures = pattern.paint(fields)
         jpeg = parameters.image_format is ImageFormat.JPEG
         seen = as_filed(pictures, ImageFormat.JPEG) if jpeg else pictures
         log_odds = _log_odds(subject.judged_logits(seen), classes)
-        for niche in archive.offer(genomes, pictures, log_odds):
-            fields.pop(niche, None)
+        archive.offer(genomes, fields, pictures, log_odds)
         return log_odds
 
     for _ in range(0 if at.index else _POOL):
         genomes = np.zeros((_POPULATION, *pattern.genome_shape), np.float32)
-        genomes[:, :_FIRST_NODES] = _normal(seeds, _POPULATION, _FIRST_NODES, genomes.shape[2])
+        for genome in genomes:
+            genome[:_FIRST_NODES] = random_nodes(seeds, _FIRST_NODES, genomes.shape[2], 0.0)
         compete(genomes, np.stack([pattern.field(genome) for genome in genomes]))
         yield None
     total = parameters.steps or 1
     while at.index < total and not at.done:
-        for niche, breeder in enumerate(breeders):
-            if archive.log_odds[niche] >= wanted:
-                continue
-            elite, before = archive.genomes[niche].copy(), float(archive.log_odds[niche])
-            if niche not in fields:
-                fields[niche] = pattern.field(elite)
-            children = breeder.breed(elite, archive.genomes)
-            born = [_child(pattern, elite, fields[niche], mutations) for mutations in children]
-            genomes, painted = (np.stack(part) for part in zip(*born, strict=True))
-            breeder.learn(children, compete(genomes, painted)[:, niche] - before)
+        for _ in range(_POPULATION):
+            niches = np.flatnonzero(archive.log_odds < wanted)
+            if not len(niches):
+                break
+            before = archive.log_odds[niches]
+            genomes, fields = archive.genomes[niches], archive.fields[niches]
+            for niche, genome, field in zip(niches, genomes, fields, strict=True):
+                slot, node = breeders[niche].breed(genome)
+                pattern.add(field, genome[slot], -1.0)
+                pattern.add(field, node)
+                genome[slot] = node
+            after = compete(genomes, fields)[np.arange(len(niches)), niches]
+            for niche, better in zip(niches, after > before, strict=True):
+                breeders[niche].learn(bool(better))
             yield None
         at.index += 1
         at.done = bool((archive.log_odds >= wanted).all())
@@ -199,22 +177,6 @@ def evolve(
         losses = {"log_odds": float(archive.log_odds.sum()), **confidences(archive.log_odds.tolist())}
         yield Step(at.index, total, losses, shown)
     return archive.pictures
-
-
-def _child(
-    pattern: Pattern, elite: NDArray[np.float32], field: NDArray[np.float32], mutations: list[Mutation]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The genome and the field of a mutated elite; only nodes that change are painted."""
-    genome, painted = elite.copy(), field.copy()
-    for mutation in mutations:
-        pattern.add(painted, genome[mutation.slot], -1.0)
-        genome[mutation.slot] = mutation.node
-        pattern.add(painted, mutation.node)
-    return genome, painted
-
-
-def _normal(random: np.random.Generator, *shape: int) -> NDArray[np.float32]:
-    return random.standard_normal(shape, np.float32)
 
 
 def _log_odds(logits: NDArray[np.float32], classes: NDArray[np.int_]) -> NDArray[np.float64]:

@@ -25,7 +25,7 @@ class FoolingMethod(enum.Enum):
     CPPN = "cppn"
 
 
-_STEPS = {FoolingMethod.GRADIENT: 256, FoolingMethod.CPPN: 1000}
+_STEPS = {FoolingMethod.GRADIENT: 256, FoolingMethod.CPPN: 2000}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
