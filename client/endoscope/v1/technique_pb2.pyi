@@ -98,7 +98,8 @@ class Technique(_message.Message):
     """The paper that it is from, such as `Olah et al. 2017`; may be empty."""
     parameters_schema: _builtins.str
     """The JSON Schema (draft 2020-12) of `parameters` in RunTechnique, as JSON: types, defaults, ranges,
-    descriptions. Its `properties` are in the order in which a form shows them.
+    descriptions. Its `properties` are in the order in which a form shows them. A text of the `format`
+    `layer` is a layer of the model, by ONNX name or alias.
     """
     source_sha256: _builtins.str
     """The SHA-256 of the file that it is in, in hexadecimal."""
