@@ -16,6 +16,7 @@ import pytest
 from endoscope.v1 import dataset_pb2, dataset_pb2_grpc
 
 SHOTS = Path(__file__).parent.parent.parent / "out" / "web"
+TECHNIQUES = Path(__file__).parent / "techniques"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -56,9 +57,9 @@ def address() -> Callable[[Path], str]:
 def site(
     start_server, lite0_path: Path, digits_cnn_path: Path, album: Path, tmp_path_factory
 ) -> Iterator[Site]:
-    """A server with its page, EfficientNet-Lite0, a network that reads digits, and the album."""
+    """A server with its page, EfficientNet-Lite0, a network that reads digits, the album, and a technique."""
     state = tmp_path_factory.mktemp("state")
-    options = ("--datasets-root", str(album.parent), "--web", "127.0.0.1:0")
+    options = ["--datasets-root", str(album.parent), "--web", "127.0.0.1:0", "--techniques", str(TECHNIQUES)]
     with start_server(state, lite0_path.parent, *options) as running:
         request = dataset_pb2.CreateDatasetRequest(dataset_id="album", path=str(album))
         dataset_pb2_grpc.DatasetServiceStub(running.channel).CreateDataset(request, timeout=30)
@@ -124,6 +125,21 @@ class Visit:
     def slide(self, name: str, value: float) -> None:
         """Move a slider."""
         self.page.get_by_label(name, exact=True).fill(str(value))
+
+    @staticmethod
+    def drawn(locator: Any) -> bool:
+        """Whether a picture is drawn: it has come, and it is not of one colour."""
+        locator.first.wait_for()
+        return locator.first.evaluate(
+            """async (image) => {
+                await image.decode();
+                const canvas = new OffscreenCanvas(16, 16);
+                const context = canvas.getContext("2d");
+                context.drawImage(image, 0, 0, 16, 16);
+                const { data } = context.getImageData(0, 0, 16, 16);
+                return image.naturalWidth > 1 && new Set(data.filter((_, index) => index % 4 === 0)).size > 4;
+            }"""
+        )
 
     def shot(self, name: str) -> None:
         """Keep what is seen, light and dark, on a desk and on a phone; all can use it."""

@@ -17,21 +17,6 @@ import endoscope_zoo.recipes.digits_cnn as digits
 from endoscope.v1 import dataset_pb2, dataset_pb2_grpc
 
 
-def loaded(locator: Any) -> bool:
-    """Whether a picture is drawn: it has come, and it is not of one colour."""
-    locator.first.wait_for()
-    return locator.first.evaluate(
-        """async (image) => {
-            await image.decode();
-            const canvas = new OffscreenCanvas(16, 16);
-            const context = canvas.getContext("2d");
-            context.drawImage(image, 0, 0, 16, 16);
-            const { data } = context.getImageData(0, 0, 16, 16);
-            return image.naturalWidth > 1 && new Set(data.filter((_, index) => index % 4 === 0)).size > 4;
-        }"""
-    )
-
-
 @pytest.fixture
 def shelf(site: Any, album: Path) -> Iterator[str]:
     """A dataset of forty digits that the small network has not seen, two of them in the wrong folder."""
@@ -95,19 +80,19 @@ def test_a_model_shows_its_graph_its_layers_and_its_certificate(visit) -> None:
 def test_a_layer_paints_its_channels_and_finds_their_patches(visit) -> None:
     page = visit.page
     visit.enter("layer/_conv_stem")
-    assert loaded(page.get_by_alt_text("The 32 filters of _conv_stem"))
+    assert visit.drawn(page.get_by_alt_text("The 32 filters of _conv_stem"))
     assert page.locator(".cell").count() == 24
     visit.press("Later channels")
     assert page.locator(".cell").count() == 8
     visit.slide("Steps", 8)
     visit.press("Paint these")
     page.locator(".cell img[alt='What channel 31 answers to']").wait_for()
-    assert loaded(page.locator(".cell > img"))
+    assert visit.drawn(page.locator(".cell > img"))
     visit.press("Find patches")
     page.locator(".cell-patches img").first.wait_for()
     page.locator(".cell").nth(3).click()
     chosen = page.get_by_role("region", name="Channel 27")
-    assert loaded(chosen.locator("li img"))
+    assert visit.drawn(chosen.locator("li img"))
     assert chosen.locator("li img").count() == 8
     visit.shot("layer")
 
@@ -123,7 +108,7 @@ def test_a_class_evolves_and_stops(visit) -> None:
     visit.slide("Steps", 512)
     visit.press("Visualise")
     picture = page.get_by_alt_text("What espresso looks like to the network")
-    assert loaded(picture)
+    assert visit.drawn(picture)
     first = picture.get_attribute("src")
     page.wait_for_function("first => document.querySelector('img.large').src !== first", arg=first)
     visit.press("Stop")
@@ -142,7 +127,7 @@ def test_a_photo_is_dreamt_on(visit, photo_file) -> None:
     visit.drop_photo(photo_file("chelsea"))
     visit.slide("Steps in each octave", 3)
     visit.press("Dream")
-    assert loaded(page.get_by_alt_text("The photo, after"))
+    assert visit.drawn(page.get_by_alt_text("The photo, after"))
     line = page.get_by_role("slider", name="How much of the picture before is shown")
     line.focus()
     page.keyboard.press("ArrowRight")
@@ -162,7 +147,7 @@ def test_a_photo_is_attacked(visit, photo_file) -> None:
     visit.drop_photo(photo_file("coffee"))
     visit.press("Attack")
     for name in ("The original", "The adversarial picture", "The difference"):
-        assert loaded(page.get_by_alt_text(name))
+        assert visit.drawn(page.get_by_alt_text(name))
     assert "became" in page.locator(".verdict").inner_text()
     assert page.locator(".triptych .bars li").count() == 10
     visit.shot("adversarial")
@@ -187,7 +172,7 @@ def test_layers_are_inverted_side_by_side(visit, photo_file) -> None:
     visit.press("Invert")
     page.locator(".curve polyline").wait_for()
     assert page.locator(".strip img").count() == 5
-    assert loaded(page.locator(".strip img").nth(1))
+    assert visit.drawn(page.locator(".strip img").nth(1))
     assert "dB" in page.locator(".strip").inner_text()
     visit.shot("inversion")
 
@@ -198,8 +183,8 @@ def test_a_photo_is_explained(visit, photo_file) -> None:
     visit.drop_photo(photo_file("chelsea"))
     visit.press("Explain")
     heat = page.get_by_alt_text("What spoke for tiger cat, by Grad-CAM")
-    assert loaded(heat)
-    assert loaded(page.locator(".shown .heat > img"))
+    assert visit.drawn(heat)
+    assert visit.drawn(page.locator(".shown .heat > img"))
     told = page.locator(".falling-words").inner_text()
     deletion, insertion = (float(number) for number in re.findall(r"\d\.\d{3}", told))
     assert 0 < deletion < 1
@@ -224,7 +209,7 @@ def test_methods_explain_a_digit_side_by_side(visit, tmp_path: Path) -> None:
     assert maps.count() == 8
     assert page.locator(".map .good").count() == 2  # the best deletion, the best insertion
     page.get_by_role("button", name="Integrated gradients").click()
-    assert loaded(page.get_by_alt_text(f"What spoke for {label}, by Integrated gradients"))
+    assert visit.drawn(page.get_by_alt_text(f"What spoke for {label}, by Integrated gradients"))
     assert re.search(r"Completeness error\s+\d", page.locator(".aside").inner_text())
     visit.shot("attributions")
 
@@ -243,7 +228,7 @@ def test_an_audit_comes_chapter_by_chapter_and_ends_in_a_report(visit, shelf: st
     assert page.locator(".chapter.working h3").inner_text() == "Privacy"
     told = page.locator(".chapter").nth(2).inner_text()
     right, pictures = map(int, re.findall(r"(\d+) of (\d+) pictures", told)[0])
-    assert loaded(page.locator(".chapter.done img"))
+    assert visit.drawn(page.locator(".chapter.done img"))
     visit.shot("audit-at-work")
     visit.press("Stop")
     page.get_by_text("Stopped after").wait_for()
@@ -302,12 +287,12 @@ def test_points_show_pictures_and_neighbours(visit) -> None:
     assert len(np.unique(hues // 16)) >= 4  # a colour for each label
     plane.focus()
     page.keyboard.press("ArrowRight")
-    assert loaded(page.locator(".tip img"))
+    assert visit.drawn(page.locator(".tip img"))
     page.keyboard.press("Enter")
     near = page.locator(".neighbors li")
     near.first.wait_for()
     assert near.count() == 8
-    assert loaded(near.locator("img"))
+    assert visit.drawn(near.locator("img"))
     visit.shot("embedding")
 
 

@@ -20,6 +20,7 @@ import { LayerRoom } from "./rooms/LayerRoom";
 import { ModelRoom } from "./rooms/ModelRoom";
 import { Models } from "./rooms/Models";
 import { Neighbors } from "./rooms/Neighbors";
+import { TechniqueRoom } from "./rooms/TechniqueRoom";
 import { type Room, type Route, route } from "./router";
 
 export interface RoomProps {
@@ -37,6 +38,7 @@ const ROOMS: Partial<Record<Room, ComponentType<RoomProps>>> = {
   fooling: Fooling,
   inversion: InversionRoom,
   attribution: AttributionRoom,
+  technique: TechniqueRoom,
   embedding: EmbeddingRoom,
   neighbors: Neighbors,
   audit: AuditRoom,

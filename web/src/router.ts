@@ -13,6 +13,7 @@ export type Room =
   | "fooling"
   | "inversion"
   | "attribution"
+  | "technique"
   | "embedding"
   | "neighbors"
   | "audit";
@@ -31,6 +32,7 @@ const OF_MODEL: readonly string[] = [
   "fooling",
   "inversion",
   "attribution",
+  "technique",
   "embedding",
   "neighbors",
   "audit",

@@ -8,6 +8,7 @@ import { AuditService } from "../generated/endoscope/v1/audit_pb";
 import { DatasetService } from "../generated/endoscope/v1/dataset_pb";
 import { GradientService } from "../generated/endoscope/v1/gradient_pb";
 import { ModelService } from "../generated/endoscope/v1/model_pb";
+import { TechniqueService } from "../generated/endoscope/v1/technique_pb";
 import { authorization } from "./access";
 
 const authorize: Interceptor = (next) => (request) => {
@@ -27,3 +28,4 @@ export const datasets = createClient(DatasetService, transport);
 export const activations = createClient(ActivationService, transport);
 export const gradients = createClient(GradientService, transport);
 export const audits = createClient(AuditService, transport);
+export const techniques = createClient(TechniqueService, transport);

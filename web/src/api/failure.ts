@@ -1,5 +1,6 @@
 // What went wrong, in the server's own words.
 
+import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError } from "@connectrpc/connect";
 
 import { refused } from "./access";
@@ -7,6 +8,8 @@ import { refused } from "./access";
 export interface Failure {
   title: string;
   words: string;
+  /** The fields of the request that are at fault, by their paths, with what was expected. */
+  fields?: ReadonlyMap<string, string>;
 }
 
 const TITLES: Partial<Record<Code, string>> = {
@@ -34,5 +37,31 @@ export function toFailure(error: unknown): Failure {
   return {
     title: gone ? "The server does not answer" : (TITLES[told.code] ?? "Something went wrong"),
     words: gone ? "Is it still running? Nothing was lost here; try again when it is back." : told.rawMessage,
+    fields: fieldsOf(told),
   };
+}
+
+/** What google.rpc.BadRequest tells: its field 1 holds violations, each a path (1) and a sentence (2). */
+function fieldsOf(told: ConnectError): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const detail of told.details) {
+    if (!("type" in detail) || detail.type !== "google.rpc.BadRequest") continue;
+    for (const violation of fields(detail.value, 1)) {
+      const [path, words] = [1, 2].map((number) => new TextDecoder().decode(fields(violation, number)[0]));
+      if (path) found.set(path, words ?? "");
+    }
+  }
+  return found;
+}
+
+/** The contents of a message's fields of a number; they have lengths, as texts and messages do. */
+function fields(message: Uint8Array, wanted: number): Uint8Array[] {
+  const found = [];
+  const reader = new BinaryReader(message);
+  while (reader.pos < reader.len) {
+    const [number, wire] = reader.tag();
+    if (number === wanted) found.push(reader.bytes());
+    else reader.skip(wire, number);
+  }
+  return found;
 }

@@ -50,12 +50,24 @@ export function Picture({ image, alt, crisp, class: name }: Props) {
   );
 }
 
-export function Download({ image, name }: { image: Image | undefined; name: string }) {
+interface DownloadProps {
+  image: Image | undefined;
+  name: string;
+  /** Beside several pictures: a smaller link, which says in words which of them it saves. */
+  among?: string;
+}
+
+export function Download({ image, name, among }: DownloadProps) {
   const url = usePictureUrl(image);
   const format = image?.format === ImageFormat.JPEG ? "jpg" : image?.format === ImageFormat.WEBP ? "webp" : "png";
   if (!url) return null;
-  return (
-    <a class="button quiet" href={url} download={`${name}.${format}`}>
+  const file = `${name}.${format}`;
+  return among ? (
+    <a class="small" href={url} download={file} aria-label={`Save ${among}`}>
+      Save
+    </a>
+  ) : (
+    <a class="button quiet" href={url} download={file}>
       Save the picture
     </a>
   );

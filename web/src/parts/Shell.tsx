@@ -12,6 +12,7 @@ const ROOMS: readonly (readonly [Room, string])[] = [
   ["fooling", "Fooling"],
   ["inversion", "Inversion"],
   ["attribution", "Attribution"],
+  ["technique", "Techniques"],
   ["embedding", "Embedding"],
   ["neighbors", "Neighbours"],
   ["audit", "Audit"],

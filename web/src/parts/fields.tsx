@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useId } from "preact/hooks";
+import { useId, useLayoutEffect, useRef } from "preact/hooks";
 
 interface SliderProps {
   label: string;
@@ -136,9 +136,14 @@ export function Seed({ value, onChange }: { value: number; onChange: (value: num
 }
 
 /** What is seldom changed. */
-export function More({ children }: { children: ComponentChildren }) {
+export function More({ children, open = false }: { children: ComponentChildren; open?: boolean }) {
+  const details = useRef<HTMLDetailsElement>(null);
+  // It is opened for what must be seen, and never closed: somebody may be typing there.
+  useLayoutEffect(() => {
+    if (open) details.current!.open = true;
+  }, [open]);
   return (
-    <details class="more">
+    <details class="more" ref={details}>
       <summary class="small">More settings</summary>
       <div class="more-body">{children}</div>
     </details>

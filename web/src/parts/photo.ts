@@ -17,15 +17,20 @@ export const photo = store<Photo | undefined>(undefined);
 
 const LARGEST = 4096;
 
-export async function takePhoto(file: Blob, name: string): Promise<void> {
+/** A file as a photo; its URL is the caller's to revoke. */
+export async function readPhoto(file: Blob, name: string): Promise<Photo> {
   const bitmap = await createImageBitmap(file).catch(() => {
     throw new Error(`“${name}” is no picture that this browser can read; PNG, JPEG and WebP work.`);
   });
   const { width, height } = bitmap;
   bitmap.close();
   if (width > LARGEST * 4 || height > LARGEST * 4) throw new Error(`“${name}” is larger than ${LARGEST * 4} pixels.`);
+  return { name, blob: file, url: URL.createObjectURL(file), width, height };
+}
+
+export function setPhoto(taken: Photo): void {
   const before = photo.get();
-  photo.set({ name, blob: file, url: URL.createObjectURL(file), width, height });
+  photo.set(taken);
   if (before) URL.revokeObjectURL(before.url);
 }
 

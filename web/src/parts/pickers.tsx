@@ -81,7 +81,6 @@ interface LayerProps {
 
 export function LayerPicker({ model, value, onChange, standard, spatial = false }: LayerProps) {
   const id = useId();
-  const layers = model.layers.filter((layer) => !spatial || layer.shape.length === 4);
   return (
     <div class="field">
       <label class="label" for={id}>
@@ -89,13 +88,29 @@ export function LayerPicker({ model, value, onChange, standard, spatial = false 
       </label>
       <select id={id} class="input" value={value} onChange={(event) => onChange(event.currentTarget.value)}>
         {standard !== undefined && <option value="">{standard}</option>}
-        {layers.map((layer) => (
-          <option key={layer.alias} value={layer.alias}>
-            {describeLayer(model, layer)}
-          </option>
-        ))}
+        <LayerOptions model={model} spatial={spatial} />
       </select>
     </div>
+  );
+}
+
+interface LayerOptionsProps {
+  model: Model;
+  spatial?: boolean;
+  /** Those that are not offered. */
+  without?: readonly string[];
+}
+
+export function LayerOptions({ model, spatial = false, without = [] }: LayerOptionsProps) {
+  const layers = model.layers.filter((layer) => (!spatial || layer.shape.length === 4) && !without.includes(layer.alias));
+  return (
+    <>
+      {layers.map((layer) => (
+        <option key={layer.alias} value={layer.alias}>
+          {describeLayer(model, layer)}
+        </option>
+      ))}
+    </>
   );
 }
 
