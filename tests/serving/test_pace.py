@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from endoscope_server.serving.pace import AGAIN, MARGIN, SAMPLES, Pace
+from endoscope_server.serving.pace import AGAIN, SAMPLES, Pace
 
 MOST = 16
 
@@ -29,10 +29,11 @@ def test_each_size_is_tried_the_largest_first() -> None:
     ("seconds", "best"),
     [
         (lambda rows: 0.01, 16),
-        (lambda rows: 0.001 * rows, 16),
-        (lambda rows: 0.001 * rows**1.2, 1),
-        (lambda rows: 0.001 * (1.5 * MARGIN * rows**2 + rows + 2), 8),
-        (lambda rows: 0.001 * rows * (1 if rows <= 2 else 1.2), 2),
+        (lambda rows: 0.1 * rows, 1),
+        (lambda rows: 0.005 * rows, 2),
+        (lambda rows: 0.1 * rows**1.2, 1),
+        (lambda rows: 0.1 * (0.1 * rows**2 + rows + 2), 4),
+        (lambda rows: 0.1 * rows * (1 if rows > 2 else 1.2), 4),
     ],
 )
 def test_the_size_of_the_most_rows_a_second_is_used(seconds: Callable[[int], float], best: int) -> None:
@@ -43,7 +44,7 @@ def test_the_size_of_the_most_rows_a_second_is_used(seconds: Callable[[int], flo
 
 def test_neighbours_are_tried_again_and_may_win() -> None:
     pace = Pace()
-    drive(pace, lambda rows: 0.001 * rows**1.2, 5 * SAMPLES)
+    drive(pace, lambda rows: 0.1 * rows**1.2, 5 * SAMPLES)
     sizes = drive(pace, lambda rows: 0.01, 40 * AGAIN)
     assert sizes[0] == 1
     assert sizes[-2] == 16
@@ -55,7 +56,7 @@ def test_more_is_not_run_than_waits_and_the_best_is_waited_for() -> None:
     drive(pace, lambda rows: 0.01, 5 * SAMPLES)
     assert pace.size(3, MOST) == MOST
     pace = Pace()
-    drive(pace, lambda rows: 0.001 * rows**1.2, 5 * SAMPLES)
+    drive(pace, lambda rows: 0.1 * rows**1.2, 5 * SAMPLES)
     assert [pace.size(waiting, MOST) for waiting in (1, 2, 5, 40)] == [1, 1, 1, 1]
 
 

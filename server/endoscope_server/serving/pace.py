@@ -11,8 +11,13 @@ SAMPLES = 9
 AGAIN = 64
 """Every so many runs a neighbour of the best size is tried again: machines and their other work change."""
 
+HAND_OVER = 0.0003
+"""Seconds that a run costs beside the network: threads, the event loop."""
+
 MARGIN = 0.03
-"""A larger batch is preferred while its rows take at most so much longer: runs are handed over one by one."""
+"""A smaller batch is preferred while its rows take at most so much longer: what comes meanwhile need not wait
+for it, and no runner has to wait for more to come.
+"""
 
 
 class Pace:
@@ -29,7 +34,7 @@ class Pace:
     def learn(self, rows: int, seconds: float) -> None:
         """A run of so many rows took so long."""
         if rows:
-            self._costs.setdefault(_power(rows), deque(maxlen=SAMPLES)).append(seconds / rows)
+            self._costs.setdefault(_power(rows), deque(maxlen=SAMPLES)).append((seconds + HAND_OVER) / rows)
             self._runs += 1
 
     def size(self, waiting: int, most: int) -> int:
@@ -45,7 +50,7 @@ class Pace:
             return most if unknown[-1] == tried[-1] else unknown[-1]
         costs = {size: statistics.median(runs) for size, runs in self._costs.items() if len(runs) == SAMPLES}
         least = min(costs.values())
-        best = max(size for size, cost in costs.items() if cost <= least * (1 + MARGIN))
+        best = min(size for size, cost in costs.items() if cost <= least * (1 + MARGIN))
         if self._runs % AGAIN == 0:
             best = max(1, best // 2) if self._runs % (2 * AGAIN) else 2 * best
         return min(best, most) if best <= waiting else most
