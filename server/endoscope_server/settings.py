@@ -216,6 +216,11 @@ class Settings(BaseModel):
         ge=1,
         description="Rows of several clients' inference requests that are run as one batch; 1: none.",
     )
+    max_queue: Annotated[int, Flag("Computing", "COUNT")] = Field(
+        default=1024,
+        ge=1,
+        description="Inference requests that may be under way at once; more are told to try again.",
+    )
     batch_delay: Annotated[float, Flag("Computing", "SECONDS")] = Field(
         default=0.002,
         ge=0,

@@ -295,7 +295,7 @@ def test_scans_and_embeddings_end_with_the_same_bytes(
             dataset="datasets/album",
             method=activation_pb2.EMBEDDING_METHOD_TSNE,
             perplexity=8,
-            iterations=1000,
+            iterations=8000,
             options=job_pb2.JobOptions(detached=True, preview_every=0),
         )
         stream = stub.EmbedFeatures(request)
@@ -308,7 +308,7 @@ def test_scans_and_embeddings_end_with_the_same_bytes(
         _, steps, result = watch(running, name)
         assert [step.index for step in steps] == list(range(1, len(steps) + 1))
         # No iteration is told twice.
-        assert sum("iteration" in step.stage for step in steps) == 1000
+        assert sum("iteration" in step.stage for step in steps) == 8000
         stub = activation_pb2_grpc.ActivationServiceStub(running.channel)
         assert unwrapped(result) == read(stub.EmbedFeatures(request, timeout=100))[2]
 

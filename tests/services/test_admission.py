@@ -129,20 +129,19 @@ def inference(rows: int) -> inference_pb2.ModelInferRequest:
 
 
 def test_inference_beyond_the_queue_is_told_when_to_try_again(start_server, digits_models, tmp_path) -> None:
-    options = ("--max-calls", "2000", "--client-calls", "2000")
+    options = ("--max-calls", "2000", "--client-calls", "2000", "--max-queue", "2")
     with start_server(tmp_path, digits_models, *options) as running:
         stub = inference_pb2_grpc.GRPCInferenceServiceStub(running.channel)
         assert stub.ModelInfer(inference(1), timeout=30).outputs
-        # They keep all runners busy.
-        large = [stub.ModelInfer.future(inference(8000), timeout=100) for _ in range(4)]
-        calls = [stub.ModelInfer.future(inference(1), timeout=100) for _ in range(1200)]
+        calls = [stub.ModelInfer.future(inference(4000), timeout=100) for _ in range(16)]
+        calls += [stub.ModelInfer.future(inference(1), timeout=100) for _ in range(1200)]
         errors = [error for error in (call.exception() for call in calls) if error is not None]
-        assert errors
+        # Sixteen of them come faster than two are run; but some of all are answered.
+        assert 10 <= len(errors) < len(calls)
         for error in errors:
             info, retry_after = details_of(error)
             assert (error.code(), info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
             assert retry_after == 1.0
-        assert [call.result().outputs[0].shape[0] for call in large] == [8000] * 4
         assert stub.ModelInfer(inference(1), timeout=30).outputs
 
 

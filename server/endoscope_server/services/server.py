@@ -108,7 +108,9 @@ class Server:
             open_engine(settings.engine, settings.threads),
         )
         self._workers = Workers(8)
-        self._batcher = Batcher(max_rows=settings.max_batch, max_delay=settings.batch_delay)
+        self._batcher = Batcher(
+            max_rows=settings.max_batch, max_delay=settings.batch_delay, max_waiting=settings.max_queue
+        )
         self._inference = InferenceService(self._models, self._batcher, self._workers)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
