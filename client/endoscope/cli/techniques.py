@@ -105,10 +105,14 @@ def _named(found: Sequence[Technique], name: str) -> Technique:
     for item in found:
         if item.name == name:
             return item
-    names = [item.name for item in found]
-    close = difflib.get_close_matches(name, names, 1)
-    hint = f"; did you mean {close[0]}?" if close else f", expected one of {', '.join(names)}"
+    hint = _meant(name, [item.name for item in found])
     raise click.UsageError(f"the server has no technique {name!r}{hint}")
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about a name that is not known."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(known)}"
 
 
 def _show_help(session: Session, name: str | None) -> None:
@@ -121,7 +125,7 @@ def _show_help(session: Session, name: str | None) -> None:
     except EndoscopeError as error:
         raise click.ClickException(f"what {name} takes, its server tells: {error.message}") from error
     wanted = _named(found, name)
-    session.tell(wanted, "", *_explained(wanted))
+    session.tell(wanted, *_explained(wanted))
 
 
 def _explained(found: Technique) -> list[RenderableType]:
@@ -137,14 +141,14 @@ def _explained(found: Technique) -> list[RenderableType]:
         for item in found.images
     ]
     if rows:
-        told += ["", table("picture", "", "what it is for", rows=rows)]
+        told.append(table("picture", "", "what it is for", rows=rows))
     schema = found.schema
     parameters = [
         (name, _type(schema, field), _default(schema, name, field), str(field.get("description", "")))
         for name, field in schema.get("properties", {}).items()
     ]
     if parameters:
-        told += ["", table("--set", "type", "default", "what it is", rows=parameters)]
+        told.append(table("--set", "type", "default", "what it is", rows=parameters))
     return told
 
 
@@ -187,9 +191,7 @@ def _set(schema: Schema, text: str) -> tuple[str, Any]:
         raise click.UsageError(f"--set {text!r} has no equals sign, expected KEY=VALUE")
     known = schema.get("properties", {})
     if name not in known:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
-        raise click.UsageError(f"--set {text!r}: there is no such parameter; {hint}")
+        raise click.UsageError(f"--set {text!r}: there is no such parameter{_meant(name, list(known))}")
     return name, _value(schema, known[name], value)
 
 

@@ -28,14 +28,20 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._costs: dict[int, deque[float]] = {}
-        self._runs = 0
+        self._runs: dict[int, deque[float]] = {}
+        self._costs: dict[int, float] = {}
+        self._count = 0
 
     def learn(self, rows: int, seconds: float) -> None:
         """A run of so many rows took so long."""
-        if rows:
-            self._costs.setdefault(_power(rows), deque(maxlen=SAMPLES)).append((seconds + HAND_OVER) / rows)
-            self._runs += 1
+        if not rows:
+            return
+        size = _power(rows)
+        runs = self._runs.setdefault(size, deque(maxlen=SAMPLES))
+        runs.append((seconds + HAND_OVER) / rows)
+        if len(runs) == SAMPLES:
+            self._costs[size] = statistics.median(runs)
+        self._count += 1
 
     def size(self, waiting: int, most: int) -> int:
         """How many rows the next run should have at most.
@@ -45,14 +51,13 @@ class Pace:
             most: More are never wanted.
         """
         tried = [1 << exponent for exponent in range(max(1, min(waiting, most)).bit_length())]
-        unknown = [size for size in tried if len(self._costs.get(size, ())) < SAMPLES]
+        unknown = [size for size in tried if size not in self._costs]
         if unknown:
             return most if unknown[-1] == tried[-1] else unknown[-1]
-        costs = {size: statistics.median(runs) for size, runs in self._costs.items() if len(runs) == SAMPLES}
-        least = min(costs.values())
-        best = min(size for size, cost in costs.items() if cost <= least * (1 + MARGIN))
-        if self._runs % AGAIN == 0:
-            best = max(1, best // 2) if self._runs % (2 * AGAIN) else 2 * best
+        least = min(self._costs.values())
+        best = min(size for size, cost in self._costs.items() if cost <= least * (1 + MARGIN))
+        if self._count % AGAIN == 0:
+            best = max(1, best // 2) if self._count % (2 * AGAIN) else 2 * best
         return min(best, most) if best <= waiting else most
 
 

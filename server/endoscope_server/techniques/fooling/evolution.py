@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from endoscope_server.images.encoding import ImageFormat, as_filed
+from endoscope_server.images.encoding import as_filed
 from endoscope_server.techniques.fooling.parameters import FoolingParameters, confidences
 from endoscope_server.techniques.fooling.pattern import Pattern, used
 from endoscope_server.techniques.parts.memory import Memory
@@ -140,9 +140,7 @@ def evolve(
 
     def compete(genomes: NDArray[np.float32], fields: NDArray[np.float32]) -> NDArray[np.float64]:
         pictures = pattern.paint(fields)
-        jpeg = parameters.image_format is ImageFormat.JPEG
-        seen = as_filed(pictures, ImageFormat.JPEG) if jpeg else pictures
-        log_odds = _log_odds(subject.judged_logits(seen), classes)
+        log_odds = _log_odds(subject.judged_logits(as_filed(pictures, parameters.image_format)), classes)
         archive.offer(genomes, fields, pictures, log_odds)
         return log_odds
 
