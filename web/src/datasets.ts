@@ -3,6 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { datasets } from "./api/clients";
+import { everyPage } from "./api/pages";
 import type { Dataset } from "./generated/endoscope/v1/dataset_pb";
 import { idOf, type Loading, useFetched } from "./models";
 import { store } from "./store";
@@ -14,16 +15,7 @@ const chosen = store("");
 
 export function useDatasets(): Loading<Dataset[]> {
   const version = changes.use();
-  return useFetched(async () => {
-    const found: Dataset[] = [];
-    let pageToken = "";
-    do {
-      const page = await datasets.listDatasets({ pageToken });
-      found.push(...page.datasets);
-      pageToken = page.nextPageToken;
-    } while (pageToken);
-    return found;
-  }, [version]);
+  return useFetched(() => everyPage(datasets.listDatasets, (page) => page.datasets), [version]);
 }
 
 /** The dataset that is looked at: one for all rooms. */

@@ -4,6 +4,7 @@ import type { RoomProps } from "../App";
 import { activations, datasets } from "../api/clients";
 import { type Failure, isStop, toFailure } from "../api/failure";
 import { useJob } from "../api/job";
+import { everyPage } from "../api/pages";
 import { useDataset } from "../datasets";
 import { type Embedding, EmbeddingMethod, type NeighborList } from "../generated/endoscope/v1/activation_pb";
 import { floats } from "../tensors";
@@ -34,13 +35,11 @@ interface Plane {
 /** The items that points stand for: those of the dataset in order, without what could not be decoded. */
 async function placesOf(dataset: string, embedding: Embedding): Promise<Place[]> {
   const { itemNames, labels } = embedding;
-  const indices = new Map<string, number>();
-  let pageToken = "";
-  do {
-    const page = await datasets.listItems({ dataset, pageSize: 1000, pageToken, thumbnailSize: 0 });
-    for (const { item, itemName } of page.items) indices.set(itemName, Number(item));
-    pageToken = page.nextPageToken;
-  } while (pageToken);
+  const items = await everyPage(
+    ({ pageToken }) => datasets.listItems({ dataset, pageSize: 1000, pageToken, thumbnailSize: 0 }),
+    (page) => page.items,
+  );
+  const indices = new Map(items.map(({ item, itemName }) => [itemName, Number(item)]));
   return itemNames.map((name, index) => ({ item: indices.get(name) ?? index, name, label: labels[index] ?? "" }));
 }
 

@@ -2,6 +2,7 @@ import { useRef, useState } from "preact/hooks";
 
 import { models } from "../api/clients";
 import { type Failure, isStop, toFailure } from "../api/failure";
+import { everyPage } from "../api/pages";
 import { field, send, whole } from "../api/upload";
 import { type Model, ModelService, ModelState, UploadModelRequestSchema } from "../generated/endoscope/v1/model_pb";
 import { forgetModel, idOf, useFetched } from "../models";
@@ -13,7 +14,7 @@ import { bytes, percent } from "../words";
 
 export function Models() {
   const [version, setVersion] = useState(0);
-  const list = useFetched(listModels, [version]);
+  const list = useFetched(() => everyPage(models.listModels, (page) => page.models), [version]);
   return (
     <div class="column">
       <header class="head">
@@ -36,17 +37,6 @@ export function Models() {
       <Upload onDone={() => setVersion(version + 1)} />
     </div>
   );
-}
-
-async function listModels(): Promise<Model[]> {
-  const found: Model[] = [];
-  let pageToken = "";
-  do {
-    const page = await models.listModels({ pageToken });
-    found.push(...page.models);
-    pageToken = page.nextPageToken;
-  } while (pageToken);
-  return found;
 }
 
 function ModelCard({ model }: { model: Model }) {
