@@ -24,6 +24,7 @@ from endoscope_server.datasets import (
     scan,
 )
 from endoscope_server.datasets.engine import Engine
+from endoscope_server.datasets.ray_engine import start_cluster
 from endoscope_server.errors import EndoscopeError, PreconditionFailed
 from endoscope_server.graph import Graph
 from endoscope_server.images.preprocessing import Preprocessing
@@ -34,13 +35,7 @@ VALUES = ("view", PIXELS, peaks_of("getitem_6"))
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install endoscope[ray]")
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-        object_store_memory=200 * 2**20,
-    )
+    start_cluster(num_cpus=2, object_store_memory=200 * 2**20)
     yield ray
     ray.shutdown()
 
@@ -202,6 +197,32 @@ def test_a_cluster_that_is_not_there(
     with pytest.raises(PreconditionFailed, match=r"127\.0\.0\.1:1") as caught:
         run(lite0_path, lite0, preprocessing, album, tmp_path, engine)
     assert caught.value.reason == "ENGINE_UNREACHABLE"
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+def test_a_cluster_that_is_slow_to_start_is_started_again(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray", reason="ray is not installed: pip install endoscope[ray]")
+    starts: list[dict[str, Any]] = []
+    ends: list[None] = []
+
+    def init(**options: Any) -> None:
+        starts.append(options)
+        if len(starts) <= failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: ends.append(None))
+    if failures < 3:
+        start_cluster(num_cpus=2)
+    else:
+        with pytest.raises(PreconditionFailed, match="timed out during startup") as caught:
+            start_cluster(num_cpus=2)
+        assert caught.value.reason == "ENGINE_UNREACHABLE"
+    assert len(starts) == min(failures + 1, 3)
+    assert all(options["num_cpus"] == 2 for options in starts)
+    assert len(ends) == failures
 
 
 def test_the_operator_names_the_engine() -> None:

@@ -28,9 +28,12 @@ from endoscope_server.datasets.engine import (
 from endoscope_server.datasets.sources import Source, open_source
 from endoscope_server.errors import EndoscopeError, InvalidInput, PreconditionFailed
 
+logger = logging.getLogger(__name__)
+
 _PARTITION_IMAGES = 32
 _RETRIES = 5
 _CONNECT_SECONDS = 5
+_STARTS = 3
 
 
 class RayEngine:
@@ -92,18 +95,43 @@ class RayEngine:
         if ray.is_initialized():
             return
         self._ours = True
+        if not self._address:
+            start_cluster()
+            return
         try:
             _reach(self._address)
-            ray.init(
-                address=self._address or None,
-                include_dashboard=False if not self._address else None,
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-            )
-        except (OSError, ValueError, RuntimeError) as error:
+            ray.init(address=self._address, log_to_driver=False, logging_level=logging.WARNING)
+        except Exception as error:  # Ray has no class of its own for what goes wrong in a start.
             raise PreconditionFailed(
                 f"the Ray cluster {self._address!r} can't be reached: {error}", reason="ENGINE_UNREACHABLE"
             ) from error
+
+
+def start_cluster(**options: Any) -> None:
+    """Start a cluster of this machine, or join the one that the environment names.
+
+    Ray gives a node 30 seconds to start, which a machine under load may exceed: what it loads is in the
+    memory of the machine the next time.
+
+    Args:
+        options: Further arguments of `ray.init`.
+
+    Raises:
+        PreconditionFailed: if no cluster came up in `_STARTS` tries.
+    """
+    import ray
+
+    for left in reversed(range(_STARTS)):
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING, **options)
+            return
+        except Exception as error:  # Ray has no class of its own for what goes wrong in a start.
+            ray.shutdown()
+            if not left:
+                raise PreconditionFailed(
+                    f"no Ray cluster could be started: {error}", reason="ENGINE_UNREACHABLE"
+                ) from error
+            logger.warning("a Ray cluster did not start, trying again: %s", error)
 
 
 def _reach(address: str) -> None:
