@@ -40,10 +40,11 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def folder(album: Path) -> Path:
-    """Thirty digits beside the album, in folders by what they are."""
+    """Thirty digits beside the album, in folders by what they are; the last in another's, as an error."""
     root = album.parent / "audited"
     held_out = [pair for index, pair in enumerate(digits.pictures()) if digits.is_held_out(index)]
-    for index, (picture, label) in enumerate(held_out[:30]):
+    for index, (picture, true) in enumerate(held_out[:30]):
+        label = true if index < 29 else (true + 1) % 10
         (root / str(label)).mkdir(parents=True, exist_ok=True)
         picture.save(root / str(label) / f"{index}.png")
     return root

@@ -148,7 +148,7 @@ WORKS: Mapping[str, Begin] = {
     "pgd": attack("pgd"),
     "apgd": attack("apgd_ce"),
     "carlini_wagner": attack("carlini_wagner", epsilon=None, restarts=None, steps=12),
-    "apgd_targeted": attack("apgd_targeted", steps=12, early_stop=True),
+    "apgd_targeted": attack("apgd_targeted", steps=12, early_stop=True, epsilon=0.016),
     "mifgsm": attack("mifgsm", restarts=None),
     "deepfool": attack("deepfool", epsilon=None, restarts=None, targets=(1, 2)),
     "square": attack("square"),
