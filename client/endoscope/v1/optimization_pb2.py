@@ -26,15 +26,15 @@ from endoscope.v1 import image_pb2 as endoscope_dot_v1_dot_image__pb2
 from endoscope.v1 import tensor_pb2 as endoscope_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65ndoscope/v1/optimization.proto\x12\x0c\x65ndoscope.v1\x1a\x18\x65ndoscope/v1/image.proto\x1a\x19\x65ndoscope/v1/tensor.proto\"\xbe\x01\n\x10Parameterization\x12\x34\n\x05pixel\x18\x01 \x01(\x0b\x32#.endoscope.v1.PixelParameterizationH\x00\x12\x38\n\x07\x66ourier\x18\x02 \x01(\x0b\x32%.endoscope.v1.FourierParameterizationH\x00\x12\x32\n\x04maco\x18\x03 \x01(\x0b\x32\".endoscope.v1.MacoParameterizationH\x00\x42\x06\n\x04kind\"Y\n\x15PixelParameterization\x12\x16\n\tdeviation\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\x12\x64\x65\x63orrelate_colors\x18\x02 \x01(\x08\x42\x0c\n\n_deviation\"\x95\x01\n\x17\x46ourierParameterization\x12\x16\n\tdeviation\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x64\x65\x63\x61y\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1f\n\x12\x64\x65\x63orrelate_colors\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\x0c\n\n_deviationB\x08\n\x06_decayB\x15\n\x13_decorrelate_colors\"\x16\n\x14MacoParameterization\"\xa3\x02\n\tTransform\x12 \n\x03pad\x18\x01 \x01(\x0b\x32\x11.endoscope.v1.PadH\x00\x12&\n\x06jitter\x18\x02 \x01(\x0b\x32\x14.endoscope.v1.JitterH\x00\x12&\n\x06rotate\x18\x03 \x01(\x0b\x32\x14.endoscope.v1.RotateH\x00\x12&\n\x05scale\x18\x04 \x01(\x0b\x32\x15.endoscope.v1.RescaleH\x00\x12*\n\x05\x63rops\x18\x05 \x01(\x0b\x32\x19.endoscope.v1.RandomCropsH\x00\x12$\n\x05noise\x18\x06 \x01(\x0b\x32\x13.endoscope.v1.NoiseH\x00\x12\"\n\x04tile\x18\x07 \x01(\x0b\x32\x12.endoscope.v1.TileH\x00\x42\x06\n\x04kind\"&\n\x03Pad\x12\x0e\n\x06pixels\x18\x01 \x01(\x05\x12\x0f\n\x07reflect\x18\x02 \x01(\x08\"\x18\n\x06Jitter\x12\x0e\n\x06pixels\x18\x01 \x01(\x05\"\x19\n\x06Rotate\x12\x0f\n\x07\x64\x65grees\x18\x01 \x01(\x01\"+\n\x07Rescale\x12\x0f\n\x07minimum\x18\x01 \x01(\x01\x12\x0f\n\x07maximum\x18\x02 \x01(\x01\">\n\x0bRandomCrops\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\x0f\n\x07minimum\x18\x02 \x01(\x01\x12\x0f\n\x07maximum\x18\x03 \x01(\x01\"\x1a\n\x05Noise\x12\x11\n\tdeviation\x18\x01 \x01(\x01\"\x06\n\x04Tile\"9\n\nTransforms\x12+\n\ntransforms\x18\x01 \x03(\x0b\x32\x17.endoscope.v1.Transform\"\xad\x03\n\tObjective\x12\x33\n\x0b\x63lass_logit\x18\x01 \x01(\x0b\x32\x1c.endoscope.v1.ClassObjectiveH\x00\x12+\n\x04unit\x18\x02 \x01(\x0b\x32\x1b.endoscope.v1.UnitObjectiveH\x00\x12\x31\n\x07\x63hannel\x18\x03 \x01(\x0b\x32\x1e.endoscope.v1.ChannelObjectiveH\x00\x12-\n\x05layer\x18\x04 \x01(\x0b\x32\x1c.endoscope.v1.LayerObjectiveH\x00\x12\x35\n\tdirection\x18\x05 \x01(\x0b\x32 .endoscope.v1.DirectionObjectiveH\x00\x12<\n\rfeature_match\x18\x06 \x01(\x0b\x32#.endoscope.v1.FeatureMatchObjectiveH\x00\x12\x35\n\tdiversity\x18\x07 \x01(\x0b\x32 .endoscope.v1.DiversityObjectiveH\x00\x12(\n\x03sum\x18\x08 \x01(\x0b\x32\x19.endoscope.v1.WeightedSumH\x00\x42\x06\n\x04kind\"%\n\x0e\x43lassObjective\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\"i\n\rUnitObjective\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\x05\x12\x10\n\x03row\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63olumn\x18\x04 \x01(\x05H\x01\x88\x01\x01\x42\x06\n\x04_rowB\t\n\x07_column\"2\n\x10\x43hannelObjective\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\x05\"\x1f\n\x0eLayerObjective\x12\r\n\x05layer\x18\x01 \x01(\t\"\x9c\x01\n\x12\x44irectionObjective\x12\r\n\x05layer\x18\x01 \x01(\t\x12\'\n\tdirection\x18\x02 \x01(\x0b\x32\x14.endoscope.v1.Tensor\x12\x14\n\x0c\x63osine_power\x18\x03 \x01(\x01\x12\x10\n\x03row\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63olumn\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x06\n\x04_rowB\t\n\x07_column\"J\n\x15\x46\x65\x61tureMatchObjective\x12\r\n\x05layer\x18\x01 \x01(\t\x12\"\n\x05image\x18\x02 \x01(\x0b\x32\x13.endoscope.v1.Image\"#\n\x12\x44iversityObjective\x12\r\n\x05layer\x18\x01 \x01(\t\"=\n\x0bWeightedSum\x12.\n\x05terms\x18\x01 \x03(\x0b\x32\x1f.endoscope.v1.WeightedObjective\"O\n\x11WeightedObjective\x12\x0e\n\x06weight\x18\x01 \x01(\x01\x12*\n\tobjective\x18\x02 \x01(\x0b\x32\x17.endoscope.v1.Objective\"\xd4\x02\n\x0cRegularizers\x12\x16\n\tl2_weight\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11\x61lpha_norm_weight\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12#\n\x16total_variation_weight\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12!\n\x14total_variation_beta\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x17\n\nblur_every\x18\x06 \x01(\x05H\x05\x88\x01\x01\x12\x17\n\nblur_sigma\x18\x07 \x01(\x01H\x06\x88\x01\x01\x42\x0c\n\n_l2_weightB\x14\n\x12_alpha_norm_weightB\x08\n\x06_alphaB\x19\n\x17_total_variation_weightB\x17\n\x15_total_variation_betaB\r\n\x0b_blur_everyB\r\n\x0b_blur_sigma\"\xce\x01\n\tOptimizer\x12+\n\x04\x61\x64\x61m\x18\x01 \x01(\x0b\x32\x1b.endoscope.v1.AdamOptimizerH\x00\x12\x33\n\x08momentum\x18\x02 \x01(\x0b\x32\x1f.endoscope.v1.MomentumOptimizerH\x00\x12-\n\x05lbfgs\x18\x03 \x01(\x0b\x32\x1c.endoscope.v1.LbfgsOptimizerH\x00\x12(\n\x08schedule\x18\x04 \x01(\x0e\x32\x16.endoscope.v1.ScheduleB\x06\n\x04kind\"y\n\rAdamOptimizer\x12\x1a\n\rlearning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x62\x65ta1\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05\x62\x65ta2\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\x10\n\x0e_learning_rateB\x08\n\x06_beta1B\x08\n\x06_beta2\"e\n\x11MomentumOptimizer\x12\x1a\n\rlearning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08momentum\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x10\n\x0e_learning_rateB\x0b\n\t_momentum\"\x8a\x01\n\x0eLbfgsOptimizer\x12\x1a\n\rlearning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07history\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x18\n\x0b\x65valuations\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x10\n\x0e_learning_rateB\n\n\x08_historyB\x0e\n\x0c_evaluations*e\n\x08Schedule\x12\x18\n\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCHEDULE_CONSTANT\x10\x01\x12\x13\n\x0fSCHEDULE_LINEAR\x10\x02\x12\x13\n\x0fSCHEDULE_COSINE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65ndoscope/v1/optimization.proto\x12\x0c\x65ndoscope.v1\x1a\x18\x65ndoscope/v1/image.proto\x1a\x19\x65ndoscope/v1/tensor.proto\"\xbe\x01\n\x10Parameterization\x12\x34\n\x05pixel\x18\x01 \x01(\x0b\x32#.endoscope.v1.PixelParameterizationH\x00\x12\x38\n\x07\x66ourier\x18\x02 \x01(\x0b\x32%.endoscope.v1.FourierParameterizationH\x00\x12\x32\n\x04maco\x18\x03 \x01(\x0b\x32\".endoscope.v1.MacoParameterizationH\x00\x42\x06\n\x04kind\"Y\n\x15PixelParameterization\x12\x16\n\tdeviation\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\x12\x64\x65\x63orrelate_colors\x18\x02 \x01(\x08\x42\x0c\n\n_deviation\"\x95\x01\n\x17\x46ourierParameterization\x12\x16\n\tdeviation\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x64\x65\x63\x61y\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1f\n\x12\x64\x65\x63orrelate_colors\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\x0c\n\n_deviationB\x08\n\x06_decayB\x15\n\x13_decorrelate_colors\"\x16\n\x14MacoParameterization\"\xa3\x02\n\tTransform\x12 \n\x03pad\x18\x01 \x01(\x0b\x32\x11.endoscope.v1.PadH\x00\x12&\n\x06jitter\x18\x02 \x01(\x0b\x32\x14.endoscope.v1.JitterH\x00\x12&\n\x06rotate\x18\x03 \x01(\x0b\x32\x14.endoscope.v1.RotateH\x00\x12&\n\x05scale\x18\x04 \x01(\x0b\x32\x15.endoscope.v1.RescaleH\x00\x12*\n\x05\x63rops\x18\x05 \x01(\x0b\x32\x19.endoscope.v1.RandomCropsH\x00\x12$\n\x05noise\x18\x06 \x01(\x0b\x32\x13.endoscope.v1.NoiseH\x00\x12\"\n\x04tile\x18\x07 \x01(\x0b\x32\x12.endoscope.v1.TileH\x00\x42\x06\n\x04kind\"&\n\x03Pad\x12\x0e\n\x06pixels\x18\x01 \x01(\x05\x12\x0f\n\x07reflect\x18\x02 \x01(\x08\"\x18\n\x06Jitter\x12\x0e\n\x06pixels\x18\x01 \x01(\x05\"*\n\x06Rotate\x12\x0f\n\x07\x64\x65grees\x18\x01 \x01(\x01\x12\x0f\n\x07upright\x18\x02 \x01(\x01\"+\n\x07Rescale\x12\x0f\n\x07minimum\x18\x01 \x01(\x01\x12\x0f\n\x07maximum\x18\x02 \x01(\x01\">\n\x0bRandomCrops\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\x0f\n\x07minimum\x18\x02 \x01(\x01\x12\x0f\n\x07maximum\x18\x03 \x01(\x01\"\x1a\n\x05Noise\x12\x11\n\tdeviation\x18\x01 \x01(\x01\"\x06\n\x04Tile\"9\n\nTransforms\x12+\n\ntransforms\x18\x01 \x03(\x0b\x32\x17.endoscope.v1.Transform\"\xad\x03\n\tObjective\x12\x33\n\x0b\x63lass_logit\x18\x01 \x01(\x0b\x32\x1c.endoscope.v1.ClassObjectiveH\x00\x12+\n\x04unit\x18\x02 \x01(\x0b\x32\x1b.endoscope.v1.UnitObjectiveH\x00\x12\x31\n\x07\x63hannel\x18\x03 \x01(\x0b\x32\x1e.endoscope.v1.ChannelObjectiveH\x00\x12-\n\x05layer\x18\x04 \x01(\x0b\x32\x1c.endoscope.v1.LayerObjectiveH\x00\x12\x35\n\tdirection\x18\x05 \x01(\x0b\x32 .endoscope.v1.DirectionObjectiveH\x00\x12<\n\rfeature_match\x18\x06 \x01(\x0b\x32#.endoscope.v1.FeatureMatchObjectiveH\x00\x12\x35\n\tdiversity\x18\x07 \x01(\x0b\x32 .endoscope.v1.DiversityObjectiveH\x00\x12(\n\x03sum\x18\x08 \x01(\x0b\x32\x19.endoscope.v1.WeightedSumH\x00\x42\x06\n\x04kind\"%\n\x0e\x43lassObjective\x12\x13\n\x0b\x63lass_index\x18\x01 \x01(\x05\"i\n\rUnitObjective\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\x05\x12\x10\n\x03row\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63olumn\x18\x04 \x01(\x05H\x01\x88\x01\x01\x42\x06\n\x04_rowB\t\n\x07_column\"2\n\x10\x43hannelObjective\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\x05\"\x1f\n\x0eLayerObjective\x12\r\n\x05layer\x18\x01 \x01(\t\"\x9c\x01\n\x12\x44irectionObjective\x12\r\n\x05layer\x18\x01 \x01(\t\x12\'\n\tdirection\x18\x02 \x01(\x0b\x32\x14.endoscope.v1.Tensor\x12\x14\n\x0c\x63osine_power\x18\x03 \x01(\x01\x12\x10\n\x03row\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06\x63olumn\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x06\n\x04_rowB\t\n\x07_column\"J\n\x15\x46\x65\x61tureMatchObjective\x12\r\n\x05layer\x18\x01 \x01(\t\x12\"\n\x05image\x18\x02 \x01(\x0b\x32\x13.endoscope.v1.Image\"#\n\x12\x44iversityObjective\x12\r\n\x05layer\x18\x01 \x01(\t\"=\n\x0bWeightedSum\x12.\n\x05terms\x18\x01 \x03(\x0b\x32\x1f.endoscope.v1.WeightedObjective\"O\n\x11WeightedObjective\x12\x0e\n\x06weight\x18\x01 \x01(\x01\x12*\n\tobjective\x18\x02 \x01(\x0b\x32\x17.endoscope.v1.Objective\"\xd4\x02\n\x0cRegularizers\x12\x16\n\tl2_weight\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11\x61lpha_norm_weight\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12#\n\x16total_variation_weight\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12!\n\x14total_variation_beta\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x17\n\nblur_every\x18\x06 \x01(\x05H\x05\x88\x01\x01\x12\x17\n\nblur_sigma\x18\x07 \x01(\x01H\x06\x88\x01\x01\x42\x0c\n\n_l2_weightB\x14\n\x12_alpha_norm_weightB\x08\n\x06_alphaB\x19\n\x17_total_variation_weightB\x17\n\x15_total_variation_betaB\r\n\x0b_blur_everyB\r\n\x0b_blur_sigma\"\xce\x01\n\tOptimizer\x12+\n\x04\x61\x64\x61m\x18\x01 \x01(\x0b\x32\x1b.endoscope.v1.AdamOptimizerH\x00\x12\x33\n\x08momentum\x18\x02 \x01(\x0b\x32\x1f.endoscope.v1.MomentumOptimizerH\x00\x12-\n\x05lbfgs\x18\x03 \x01(\x0b\x32\x1c.endoscope.v1.LbfgsOptimizerH\x00\x12(\n\x08schedule\x18\x04 \x01(\x0e\x32\x16.endoscope.v1.ScheduleB\x06\n\x04kind\"y\n\rAdamOptimizer\x12\x1a\n\rlearning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x62\x65ta1\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05\x62\x65ta2\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\x10\n\x0e_learning_rateB\x08\n\x06_beta1B\x08\n\x06_beta2\"e\n\x11MomentumOptimizer\x12\x1a\n\rlearning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08momentum\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x10\n\x0e_learning_rateB\x0b\n\t_momentum\"\x8a\x01\n\x0eLbfgsOptimizer\x12\x1a\n\rlearning_rate\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07history\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x18\n\x0b\x65valuations\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x10\n\x0e_learning_rateB\n\n\x08_historyB\x0e\n\x0c_evaluations*e\n\x08Schedule\x12\x18\n\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x15\n\x11SCHEDULE_CONSTANT\x10\x01\x12\x13\n\x0fSCHEDULE_LINEAR\x10\x02\x12\x13\n\x0fSCHEDULE_COSINE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'endoscope.v1.optimization_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCHEDULE']._serialized_start=3151
-  _globals['_SCHEDULE']._serialized_end=3252
+  _globals['_SCHEDULE']._serialized_start=3168
+  _globals['_SCHEDULE']._serialized_end=3269
   _globals['_PARAMETERIZATION']._serialized_start=103
   _globals['_PARAMETERIZATION']._serialized_end=293
   _globals['_PIXELPARAMETERIZATION']._serialized_start=295
@@ -50,45 +50,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JITTER']._serialized_start=896
   _globals['_JITTER']._serialized_end=920
   _globals['_ROTATE']._serialized_start=922
-  _globals['_ROTATE']._serialized_end=947
-  _globals['_RESCALE']._serialized_start=949
-  _globals['_RESCALE']._serialized_end=992
-  _globals['_RANDOMCROPS']._serialized_start=994
-  _globals['_RANDOMCROPS']._serialized_end=1056
-  _globals['_NOISE']._serialized_start=1058
-  _globals['_NOISE']._serialized_end=1084
-  _globals['_TILE']._serialized_start=1086
-  _globals['_TILE']._serialized_end=1092
-  _globals['_TRANSFORMS']._serialized_start=1094
-  _globals['_TRANSFORMS']._serialized_end=1151
-  _globals['_OBJECTIVE']._serialized_start=1154
-  _globals['_OBJECTIVE']._serialized_end=1583
-  _globals['_CLASSOBJECTIVE']._serialized_start=1585
-  _globals['_CLASSOBJECTIVE']._serialized_end=1622
-  _globals['_UNITOBJECTIVE']._serialized_start=1624
-  _globals['_UNITOBJECTIVE']._serialized_end=1729
-  _globals['_CHANNELOBJECTIVE']._serialized_start=1731
-  _globals['_CHANNELOBJECTIVE']._serialized_end=1781
-  _globals['_LAYEROBJECTIVE']._serialized_start=1783
-  _globals['_LAYEROBJECTIVE']._serialized_end=1814
-  _globals['_DIRECTIONOBJECTIVE']._serialized_start=1817
-  _globals['_DIRECTIONOBJECTIVE']._serialized_end=1973
-  _globals['_FEATUREMATCHOBJECTIVE']._serialized_start=1975
-  _globals['_FEATUREMATCHOBJECTIVE']._serialized_end=2049
-  _globals['_DIVERSITYOBJECTIVE']._serialized_start=2051
-  _globals['_DIVERSITYOBJECTIVE']._serialized_end=2086
-  _globals['_WEIGHTEDSUM']._serialized_start=2088
-  _globals['_WEIGHTEDSUM']._serialized_end=2149
-  _globals['_WEIGHTEDOBJECTIVE']._serialized_start=2151
-  _globals['_WEIGHTEDOBJECTIVE']._serialized_end=2230
-  _globals['_REGULARIZERS']._serialized_start=2233
-  _globals['_REGULARIZERS']._serialized_end=2573
-  _globals['_OPTIMIZER']._serialized_start=2576
-  _globals['_OPTIMIZER']._serialized_end=2782
-  _globals['_ADAMOPTIMIZER']._serialized_start=2784
-  _globals['_ADAMOPTIMIZER']._serialized_end=2905
-  _globals['_MOMENTUMOPTIMIZER']._serialized_start=2907
-  _globals['_MOMENTUMOPTIMIZER']._serialized_end=3008
-  _globals['_LBFGSOPTIMIZER']._serialized_start=3011
-  _globals['_LBFGSOPTIMIZER']._serialized_end=3149
+  _globals['_ROTATE']._serialized_end=964
+  _globals['_RESCALE']._serialized_start=966
+  _globals['_RESCALE']._serialized_end=1009
+  _globals['_RANDOMCROPS']._serialized_start=1011
+  _globals['_RANDOMCROPS']._serialized_end=1073
+  _globals['_NOISE']._serialized_start=1075
+  _globals['_NOISE']._serialized_end=1101
+  _globals['_TILE']._serialized_start=1103
+  _globals['_TILE']._serialized_end=1109
+  _globals['_TRANSFORMS']._serialized_start=1111
+  _globals['_TRANSFORMS']._serialized_end=1168
+  _globals['_OBJECTIVE']._serialized_start=1171
+  _globals['_OBJECTIVE']._serialized_end=1600
+  _globals['_CLASSOBJECTIVE']._serialized_start=1602
+  _globals['_CLASSOBJECTIVE']._serialized_end=1639
+  _globals['_UNITOBJECTIVE']._serialized_start=1641
+  _globals['_UNITOBJECTIVE']._serialized_end=1746
+  _globals['_CHANNELOBJECTIVE']._serialized_start=1748
+  _globals['_CHANNELOBJECTIVE']._serialized_end=1798
+  _globals['_LAYEROBJECTIVE']._serialized_start=1800
+  _globals['_LAYEROBJECTIVE']._serialized_end=1831
+  _globals['_DIRECTIONOBJECTIVE']._serialized_start=1834
+  _globals['_DIRECTIONOBJECTIVE']._serialized_end=1990
+  _globals['_FEATUREMATCHOBJECTIVE']._serialized_start=1992
+  _globals['_FEATUREMATCHOBJECTIVE']._serialized_end=2066
+  _globals['_DIVERSITYOBJECTIVE']._serialized_start=2068
+  _globals['_DIVERSITYOBJECTIVE']._serialized_end=2103
+  _globals['_WEIGHTEDSUM']._serialized_start=2105
+  _globals['_WEIGHTEDSUM']._serialized_end=2166
+  _globals['_WEIGHTEDOBJECTIVE']._serialized_start=2168
+  _globals['_WEIGHTEDOBJECTIVE']._serialized_end=2247
+  _globals['_REGULARIZERS']._serialized_start=2250
+  _globals['_REGULARIZERS']._serialized_end=2590
+  _globals['_OPTIMIZER']._serialized_start=2593
+  _globals['_OPTIMIZER']._serialized_end=2799
+  _globals['_ADAMOPTIMIZER']._serialized_start=2801
+  _globals['_ADAMOPTIMIZER']._serialized_end=2922
+  _globals['_MOMENTUMOPTIMIZER']._serialized_start=2924
+  _globals['_MOMENTUMOPTIMIZER']._serialized_end=3025
+  _globals['_LBFGSOPTIMIZER']._serialized_start=3028
+  _globals['_LBFGSOPTIMIZER']._serialized_end=3166
 # @@protoc_insertion_point(module_scope)

@@ -292,16 +292,20 @@ class Rotate(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DEGREES_FIELD_NUMBER: _builtins.int
+    UPRIGHT_FIELD_NUMBER: _builtins.int
     degrees: _builtins.float
     """Required. The largest angle either way, in degrees, 0 to 180."""
+    upright: _builtins.float
+    """Optional. The share of pictures that are not turned, in [0, 1]. Default: 0."""
     def __init__(
         self,
         *,
         degrees: _builtins.float = ...,
+        upright: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degrees", b"degrees"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["degrees", b"degrees", "upright", b"upright"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

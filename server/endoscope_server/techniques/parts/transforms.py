@@ -77,17 +77,21 @@ class Jitter:
 
 @dataclass(frozen=True, slots=True)
 class Rotate:
-    """A turn by a uniform angle of at most ``degrees`` either way."""
+    """A turn by a uniform angle of at most ``degrees`` either way; a share of pictures stays ``upright``."""
 
     degrees: float
+    upright: float = 0.0
 
     def __post_init__(self) -> None:
         check_number("degrees", self.degrees, 0, 180)
+        check_number("upright", self.upright, 0, 1)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The turned pictures, mid-grey where nothing was."""
         degrees = _uniform(len(images), -self.degrees, self.degrees, generator)
-        angles = degrees.to(images.device) * (math.pi / 180)
+        if self.upright:
+            degrees[torch.rand(len(images), generator=generator) < self.upright] = 0
+        angles = degrees.to(images) * (math.pi / 180)
         ratio = images.shape[2] / images.shape[3]
         zero = torch.zeros_like(angles)
         rows = (
@@ -178,7 +182,7 @@ def transform(images: Tensor, transforms: Sequence[Transform], generator: torch.
     return images
 
 
-LUCID: tuple[Transform, ...] = (Pad(12), Jitter(8), Rescale(0.9, 1.1), Rotate(10), Jitter(4))
+LUCID: tuple[Transform, ...] = (Pad(12), Jitter(8), Rescale(0.9, 1.1), Rotate(10, upright=6 / 26), Jitter(4))
 """What Lucid does by default (Olah et al. 2017)."""
 
 
