@@ -30,7 +30,8 @@ def test_each_size_is_tried_the_largest_first() -> None:
     [
         (lambda rows: 0.01, 16),
         (lambda rows: 0.1 * rows, 1),
-        (lambda rows: 0.005 * rows, 2),
+        (lambda rows: 0.001 * rows, 4),
+        (lambda rows: 0.005 * rows, 1),
         (lambda rows: 0.1 * rows**1.2, 1),
         (lambda rows: 0.1 * (0.1 * rows**2 + rows + 2), 4),
         (lambda rows: 0.1 * rows * (1 if rows > 2 else 1.2), 4),
@@ -58,6 +59,14 @@ def test_more_is_not_run_than_waits_and_the_best_is_waited_for() -> None:
     pace = Pace()
     drive(pace, lambda rows: 0.1 * rows**1.2, 5 * SAMPLES)
     assert [pace.size(waiting, MOST) for waiting in (1, 2, 5, 40)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("together", "best"), [(8, 2), (11, 2), (12, 4), (24, 8), (100, 16)])
+def test_a_batch_that_leaves_none_waiting_costs_a_rest(together: int, best: int) -> None:
+    """With two runners, the next batch must be there while two are computed."""
+    pace = Pace()
+    drive(pace, lambda rows: 0.002 * rows**0.9, 5 * SAMPLES)
+    assert pace.size(MOST, MOST, together, 2) == best
 
 
 def test_runs_of_no_rows_teach_nothing() -> None:

@@ -249,7 +249,7 @@ class Batcher:
 
     def _size(self, queue: _Queue) -> int:
         """How many rows the next run of a queue has at most."""
-        return queue.pace.size(queue.rows, self.max_rows)
+        return queue.pace.size(queue.rows, self.max_rows, queue.demand.together, self._runners)
 
     def _is_full(self, queue: _Queue) -> bool:
         """Whether a run would not grow by waiting on.

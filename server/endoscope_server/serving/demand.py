@@ -32,10 +32,15 @@ class Demand:
         self.present -= rows
 
     @property
+    def together(self) -> int:
+        """Rows that lately were asked for at the same time."""
+        return round(self._peak)
+
+    @property
     def missing(self) -> int:
         """Rows that lately were asked for beside the present ones."""
-        return max(0, round(self._peak) - self.present)
+        return max(0, self.together - self.present)
 
     def share(self, runners: int) -> int:
         """The rows of one run if several runs go on at once."""
-        return math.ceil(round(self._peak) / runners)
+        return math.ceil(self.together / runners)

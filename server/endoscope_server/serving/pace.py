@@ -14,10 +14,13 @@ AGAIN = 64
 HAND_OVER = 0.0003
 """Seconds that a run costs beside the network: threads, the event loop."""
 
-MARGIN = 0.03
+ANSWERING = 0.001
+"""Seconds a row for which a runner has nothing to do after a batch if no other waits by then: answers go out,
+and clients ask anew."""
+
+MARGIN = 0.05
 """A smaller batch is preferred while its rows take at most so much longer: what comes meanwhile need not wait
-for it, and no runner has to wait for more to come.
-"""
+for it."""
 
 
 class Pace:
@@ -43,19 +46,24 @@ class Pace:
             self._costs[size] = statistics.median(runs)
         self._count += 1
 
-    def size(self, waiting: int, most: int) -> int:
+    def size(self, waiting: int, most: int, together: int = 0, runners: int = 0) -> int:
         """How many rows the next run should have at most.
 
         Args:
             waiting: Rows that are there to be run.
             most: More are never wanted.
+            together: Rows that lately were asked for at the same time, those under way included.
+            runners: How many runs go on at once.
         """
         tried = [1 << exponent for exponent in range(max(1, min(waiting, most)).bit_length())]
         unknown = [size for size in tried if size not in self._costs]
         if unknown:
             return most if unknown[-1] == tried[-1] else unknown[-1]
-        least = min(self._costs.values())
-        best = min(size for size, cost in self._costs.items() if cost <= least * (1 + MARGIN))
+        costs = {
+            size: cost + ANSWERING * ((runners + 1) * size > together) for size, cost in self._costs.items()
+        }
+        least = min(costs.values())
+        best = min(size for size, cost in costs.items() if cost <= least * (1 + MARGIN))
         if self._count % AGAIN == 0:
             best = max(1, best // 2) if self._count % (2 * AGAIN) else 2 * best
         return min(best, most) if best <= waiting else most
