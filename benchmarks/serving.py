@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import grpc
@@ -29,8 +30,10 @@ from processes import endoscope_server, started
 from serving_peers import NAME, start_mlserver
 
 from endoscope_server.protocols import grpc_service_pb2 as pb
+from endoscope_server.protocols import grpc_service_pb2_grpc
 
 CLIENTS = 8
+SHARED = ", shared"
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 BATCHES = (1, 2, 4, 8, 16)
 FOREIGN = 0.1
@@ -64,17 +67,63 @@ class Load:
         latencies: list[float] = []
         started = time.perf_counter()
 
-        def work(call: Callable[..., bytes]) -> None:
+        def work(client: int) -> None:
             while (begun := time.perf_counter()) < started + seconds:
-                call(self._request, timeout=60)
+                self.ask(client)
                 latencies.append(time.perf_counter() - begun)
 
-        threads = [threading.Thread(target=work, args=(call,)) for call in self._calls]
+        threads = [threading.Thread(target=work, args=(client,)) for client in range(CLIENTS)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         return len(latencies) / (time.perf_counter() - started), latencies
+
+    def ask(self, client: int) -> None:
+        """One picture."""
+        self._calls[client](self._request, timeout=60)
+
+
+class SharedLoad(Load):
+    """Clients that leave their pictures in shared memory.
+
+    Args:
+        target: The server's address; it has been started with ``--shared-memory``.
+        image: One, as a batch.
+        name: The input's.
+    """
+
+    def __init__(self, target: str, image: np.ndarray, name: str) -> None:
+        self._image = image
+        self._memories = [SharedMemory(create=True, size=image.nbytes) for _ in range(CLIENTS)]
+        self._requests = []
+        for memory in self._memories:
+            request = pb.ModelInferRequest(model_name=NAME)
+            tensor = request.inputs.add(name=name, datatype="FP32", shape=image.shape)
+            tensor.parameters["shared_memory_region"].string_param = memory.name
+            tensor.parameters["shared_memory_byte_size"].int64_param = image.nbytes
+            self._requests.append(request.SerializeToString())
+        super().__init__(target, self._requests[0])
+        self._tensors = [np.ndarray(image.shape, image.dtype, memory.buf) for memory in self._memories]
+        self._tensors[0][:] = image
+        stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(target))
+        for memory in self._memories:
+            region = {"name": memory.name, "key": memory.name, "byte_size": image.nbytes}
+            stub.SystemSharedMemoryRegister(
+                pb.SystemSharedMemoryRegisterRequest(**region), wait_for_ready=True, timeout=120
+            )
+
+    def ask(self, client: int) -> None:
+        """One picture."""
+        self._tensors[client][:] = self._image
+        self._calls[client](self._requests[client], timeout=60)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._tensors.clear()
+        for memory in self._memories:
+            memory.close()
+            memory.unlink()
 
 
 class Bare:
@@ -174,7 +223,7 @@ def servers(
         plain = [sys.executable, str(Path(__file__).with_name("serving_peers.py")), str(model)]
         plain += [str(folder / "plain")]
         found = {
-            "endoscope": stack.enter_context(endoscope_server(models, options)),
+            "endoscope": stack.enter_context(endoscope_server(models, ["--shared-memory", *options])),
             "plain grpc.aio": stack.enter_context(started(plain, folder / "plain")),
         }
         if mlserver:
@@ -213,20 +262,26 @@ def main() -> None:
     [expected] = session.run([session.get_outputs()[0].name], {name: image})
     request = pb.ModelInferRequest(model_name=NAME, raw_input_contents=[image.tobytes()])
     request.inputs.add(name=name, datatype="FP32", shape=image.shape)
-    with servers(arguments.model, arguments.mlserver, arguments.options) as found:
+    with (
+        contextlib.ExitStack() as stack,
+        servers(arguments.model, arguments.mlserver, arguments.options) as found,
+    ):
         contenders = {
             f"bare, batch {size}": Measured(Bare(arguments.model, image, size), size) for size in BATCHES
         }
         for size in BATCHES[::2]:
             contenders[f"one core, {size}"] = Measured(Bare(arguments.model, image, size, threads=1), size)
-        for label, (_, target) in found.items():
-            load = Load(target, request.SerializeToString())
+        loads = {label: Load(target, request.SerializeToString()) for label, (_, target) in found.items()}
+        shared = SharedLoad(found["endoscope"][1], image, name)
+        stack.callback(shared.close)
+        loads[f"endoscope{SHARED}"] = shared
+        for label, load in loads.items():
             [output] = load.once().raw_output_contents or [b""]
             if output and not np.allclose(np.frombuffer(output, np.float32), expected.ravel(), atol=1e-3):
                 raise RuntimeError(f"{label} gives other numbers")
             load(1.0)
             contenders[label] = Measured(load)
-        families = {label: [pid] for label, (pid, _) in found.items()}
+        families = {label: [found[label.removesuffix(SHARED)][0]] for label in loads}
         while time.monotonic() - begun < arguments.patience:
             short = [one for one in contenders.values() if len(one.speeds) < arguments.rounds]
             if not short:
@@ -244,21 +299,21 @@ def tell(contenders: dict[str, Measured]) -> None:
     """The tables: work of the cores, then speeds and latencies, if there were quiet rounds."""
     costs = {label: statistics.median(one.costs) for label, one in contenders.items()}
     least = min(cost for label, cost in costs.items() if label.startswith("one core"))
-    print(f"{'':16} core-ms an image   of bare's work on one core")
+    print(f"{'':17} core-ms an image   of bare's work on one core")
     for label, cost in costs.items():
         if not label.startswith("bare"):
-            print(f"{label:16} {1e3 * cost:16.2f} {cost / least:26.2f}")
+            print(f"{label:17} {1e3 * cost:16.2f} {cost / least:26.2f}")
     counted = {label: one for label, one in contenders.items() if one.speeds}
     bare = {label: one for label, one in counted.items() if label.startswith("bare")}
     if f"bare, batch {CLIENTS}" not in bare:
         raise SystemExit("others computed in every round: no speeds, try again on a quiet machine")
     best = max(one.speed for one in bare.values())
     batch = bare[f"bare, batch {CLIENTS}"].percentile(50)
-    print(f"{'':16} images/s  over bare  p50 ms  p99 ms  p99 over a batch of {CLIENTS}   rounds")
+    print(f"{'':17} images/s  over bare  p50 ms  p99 ms  p99 over a batch of {CLIENTS}   rounds")
     for label, one in counted.items():
         p50, p99 = one.percentile(50), one.percentile(99)
         print(
-            f"{label:16} {one.speed:8.1f} {one.speed / best:10.2f} {1e3 * p50:7.1f} {1e3 * p99:7.1f} "
+            f"{label:17} {one.speed:8.1f} {one.speed / best:10.2f} {1e3 * p50:7.1f} {1e3 * p99:7.1f} "
             f"{p99 / batch:20.2f} {len(one.speeds):14d}"
         )
 

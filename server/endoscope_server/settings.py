@@ -132,6 +132,11 @@ class Settings(BaseModel):
         description="TOML file of hashed tokens and their roles, see endoscope token; with it callers must "
         "send a token. Read again when it changes.",
     )
+    shared_memory: Annotated[bool, Flag("Security")] = Field(
+        default=False,
+        description="Let clients on this machine pass tensors in POSIX shared memory. Whoever may run models "
+        "then reads and writes what the server may in /dev/shm.",
+    )
     log_format: Annotated[Literal["text", "json"], Flag("Telemetry")] = Field(
         default="text", description="Logs for people, or one JSON object a line."
     )

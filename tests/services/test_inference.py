@@ -17,6 +17,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from endoscope_server.protocols import grpc_service_pb2 as pb
+
 LITE0 = "efficientnet-lite0"
 DTYPES = {
     "BOOL": np.bool_,
@@ -410,9 +412,16 @@ def test_kserve_names_models_where_triton_names_repositories(triton) -> None:
     assert triton.is_model_ready("digits-cnn")
 
 
-def test_shared_memory_is_refused(triton, running) -> None:
-    with pytest.raises(TritonError) as caught:
+def test_shared_memory_is_refused_where_it_is_not_allowed(triton, running) -> None:
+    with pytest.raises(TritonError, match="--shared-memory") as caught:
         triton.get_system_shared_memory_status()
+    assert caught.value.status == "UNIMPLEMENTED"
+    assert "system_shared_memory" not in triton.get_server_metadata()["extensions"]
+    shared = pb.ModelInferRequest(model_name="mixing")
+    tensor = shared.inputs.add(name="x", datatype="FP32", shape=[1, 3])
+    tensor.parameters["shared_memory_region"].string_param = "region"
+    with pytest.raises(TritonError, match="--shared-memory") as caught:
+        triton.raw_call("ModelInfer", shared.SerializeToString())
     assert caught.value.status == "UNIMPLEMENTED"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from urllib.parse import unquote
 
 
 def is_this_machine(name: str) -> bool:
@@ -11,3 +12,9 @@ def is_this_machine(name: str) -> bool:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def is_peer_of_this_machine(peer: str) -> bool:
+    """Whether a caller, as gRPC names it (``ipv4:127.0.0.1:5``, ``unix:``), is of this machine."""
+    scheme, _, address = unquote(peer).partition(":")
+    return scheme == "unix" or is_this_machine(address.rpartition(":")[0].strip("[]"))

@@ -46,7 +46,8 @@ _BY_SERVICE: Mapping[str, Mapping[Role, str]] = {
     "endoscope.v1.AuditService": {Role.RUN: "RunAudit"},
     "inference.GRPCInferenceService": {
         Role.READ: "ModelReady ServerMetadata ModelMetadata ModelConfig ModelStatistics RepositoryIndex",
-        Role.RUN: "ModelInfer ModelStreamInfer",
+        Role.RUN: "ModelInfer ModelStreamInfer SystemSharedMemoryStatus SystemSharedMemoryRegister "
+        "SystemSharedMemoryUnregister",
         Role.ADMIN: "RepositoryModelLoad RepositoryModelUnload",
     },
     "grpc.reflection.v1.ServerReflection": {Role.READ: "ServerReflectionInfo"},

@@ -49,7 +49,7 @@ from endoscope_server.services.reflection import ReflectionService
 from endoscope_server.services.scanning import Surveyor
 from endoscope_server.services.status import StatusInterceptor
 from endoscope_server.services.technique import TechniqueService
-from endoscope_server.serving import Batcher
+from endoscope_server.serving import Batcher, SharedMemory
 from endoscope_server.settings import Settings
 from endoscope_server.techniques.finding import find_techniques
 from endoscope_server.telemetry.jobs import JobObserver
@@ -111,7 +111,8 @@ class Server:
         self._batcher = Batcher(
             max_rows=settings.max_batch, max_delay=settings.batch_delay, max_waiting=settings.max_queue
         )
-        self._inference = InferenceService(self._models, self._batcher, self._workers)
+        shared = SharedMemory() if settings.shared_memory else None
+        self._inference = InferenceService(self._models, self._batcher, self._workers, shared)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             interceptors=[

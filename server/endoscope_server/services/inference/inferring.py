@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from endoscope_server.errors import InvalidInput, NotFound, Unsupported
+from collections.abc import Mapping
+
+from endoscope_server.errors import InvalidInput, NotFound
 from endoscope_server.models import Model
 from endoscope_server.protocols import grpc_service_pb2 as pb
 from endoscope_server.services.calls import Workers
 from endoscope_server.services.inference import classification, tensors
 from endoscope_server.services.inference.availability import Availability
 from endoscope_server.services.inference.metadata import VERSION
-from endoscope_server.serving import Answer, Batcher
+from endoscope_server.services.inference.regions import Part, part_of
+from endoscope_server.serving import Answer, Batcher, SharedMemory
 
 RAW_OUTPUTS = "binary_data_output"
 """The request's parameter that is false where outputs are wanted as typed contents."""
@@ -25,12 +28,20 @@ class Inferring:
         availability: The models.
         batcher: Runs them.
         workers: Threads for what would hold up the event loop.
+        shared: Where tensors may lie; None for messages alone.
     """
 
-    def __init__(self, availability: Availability, batcher: Batcher, workers: Workers) -> None:
+    def __init__(
+        self,
+        availability: Availability,
+        batcher: Batcher,
+        workers: Workers,
+        shared: SharedMemory | None = None,
+    ) -> None:
         self._availability = availability
         self._batcher = batcher
         self._workers = workers
+        self._shared = shared
 
     async def answer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
         """The values that a request asks for.
@@ -42,15 +53,15 @@ class Inferring:
             Unsupported: for what only Triton has.
         """
         model = await self.model(request.model_name, request.model_version, "model_name")
-        names = _outputs(model, request)
+        names, parts = self._outputs(model, request)
         if tensors.is_heavy(request):
-            inputs = await self._workers.run(lambda: tensors.decode(request))
+            inputs = await self._workers.run(lambda: tensors.decode(request, self._shared))
         else:
-            inputs = tensors.decode(request)
+            inputs = tensors.decode(request, self._shared)
         found = await self._batcher.run(model, inputs, names)
         if sum(array.nbytes for array in found.values.values()) < INLINE_BYTES:
-            return _response(model, request, names, found)
-        return await self._workers.run(lambda: _response(model, request, names, found))
+            return _response(model, request, names, parts, found)
+        return await self._workers.run(lambda: _response(model, request, names, parts, found))
 
     async def model(self, name: str, version: str, field: str) -> Model:
         """A model by name, in memory; raises as :meth:`Availability.get`."""
@@ -59,32 +70,36 @@ class Inferring:
             return model
         return await self._workers.run(lambda: self._availability.get(name, version, field))
 
+    def _outputs(self, model: Model, request: pb.ModelInferRequest) -> tuple[list[str], dict[str, Part]]:
+        """The names of the values asked for, and where some of them go in shared memory.
 
-def _outputs(model: Model, request: pb.ModelInferRequest) -> list[str]:
-    """The names of the values asked for: any of the graph, or without a word the model's outputs."""
-    if not request.outputs:
-        return [value.name for value in model.graph.outputs]
-    for output in request.outputs:
-        field = f"outputs[{output.name[:140]}]"
-        if tensors.SHARED_MEMORY in output.parameters:
-            raise Unsupported(
-                "the output is wanted in shared memory, expected in the message",
-                field=f"{field}.parameters",
-                reason="SHARED_MEMORY",
-            )
-        try:
-            model.graph.resolve(output.name)
-        except NotFound as error:
-            raise InvalidInput(
-                error.message, field=field, reason=error.reason, metadata=error.metadata
-            ) from None
-        except InvalidInput as error:
-            raise error.at(field) from None
-    return [output.name for output in request.outputs]
+        They are any of the graph, or without a word the model's outputs.
+        """
+        if not request.outputs:
+            return [value.name for value in model.graph.outputs], {}
+        parts = {}
+        for output in request.outputs:
+            field = f"outputs[{output.name[:140]}]"
+            part = part_of(output, self._shared, field)
+            if part is not None:
+                parts[output.name] = part
+            try:
+                model.graph.resolve(output.name)
+            except NotFound as error:
+                raise InvalidInput(
+                    error.message, field=field, reason=error.reason, metadata=error.metadata
+                ) from None
+            except InvalidInput as error:
+                raise error.at(field) from None
+        return [output.name for output in request.outputs], parts
 
 
 def _response(
-    model: Model, request: pb.ModelInferRequest, names: list[str], found: Answer
+    model: Model,
+    request: pb.ModelInferRequest,
+    names: list[str],
+    parts: Mapping[str, Part],
+    found: Answer,
 ) -> pb.ModelInferResponse:
     response = pb.ModelInferResponse(model_name=model.name, model_version=VERSION, id=request.id)
     raw = RAW_OUTPUTS not in request.parameters or request.parameters[RAW_OUTPUTS].bool_param
@@ -93,5 +108,5 @@ def _response(
         array = found.values[name]
         if classes.get(name):
             array = classification.largest(array, classes[name], model.card.labels)
-        tensors.add_output(response, name, array, raw=raw)
+        tensors.add_output(response, name, array, raw=raw, part=parts.get(name))
     return response

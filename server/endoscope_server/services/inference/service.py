@@ -10,13 +10,13 @@ from endoscope_server.models import Repository
 from endoscope_server.protocols import grpc_service_pb2 as pb
 from endoscope_server.protocols import grpc_service_pb2_grpc
 from endoscope_server.services.calls import Workers
-from endoscope_server.services.inference import statistics
+from endoscope_server.services.inference import regions, statistics
 from endoscope_server.services.inference.availability import Availability, model_of
 from endoscope_server.services.inference.inferring import Inferring
 from endoscope_server.services.inference.metadata import VERSION, configuration, metadata
 from endoscope_server.services.inference.streaming import answers
 from endoscope_server.services.status import Context
-from endoscope_server.serving import Batcher, Statistics
+from endoscope_server.serving import Batcher, SharedMemory, Statistics
 
 EXTENSIONS = (
     "binary_tensor_data",
@@ -26,6 +26,9 @@ EXTENSIONS = (
     "model_repository(unload_dependents)",
     "statistics",
 )
+
+SHARED_MEMORY = "system_shared_memory"
+"""The extension that there is where the operator allows it."""
 
 IGNORED = frozenset({"unload_dependents"})
 """Parameters of loading and unloading that change nothing here."""
@@ -38,13 +41,17 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         models: The repository.
         batcher: Runs them.
         workers: Threads for short work.
+        shared: Where tensors may lie; None for messages alone.
     """
 
-    def __init__(self, models: Repository, batcher: Batcher, workers: Workers) -> None:
+    def __init__(
+        self, models: Repository, batcher: Batcher, workers: Workers, shared: SharedMemory | None = None
+    ) -> None:
         self._availability = Availability(models)
         self._batcher = batcher
         self._workers = workers
-        self._inferring = Inferring(self._availability, batcher, workers)
+        self._shared = shared
+        self._inferring = Inferring(self._availability, batcher, workers, shared)
         self._ready = True
 
     def drain(self) -> None:
@@ -68,8 +75,9 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
         """Name, version, extensions."""
+        shared = () if self._shared is None else (SHARED_MEMORY,)
         return pb.ServerMetadataResponse(
-            name="endoscope", version=version("endoscope"), extensions=EXTENSIONS
+            name="endoscope", version=version("endoscope"), extensions=EXTENSIONS + shared
         )
 
     async def ModelMetadata(
@@ -131,6 +139,33 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         name = _only_known(request)
         await self._workers.run(lambda: self._availability.unload(name))
         return pb.RepositoryModelUnloadResponse(model_name=name, is_unloaded=True)
+
+    async def SystemSharedMemoryStatus(
+        self, request: pb.SystemSharedMemoryStatusRequest, context: Context
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        """The regions that there are."""
+        return regions.status(self._regions(context), request.name)
+
+    async def SystemSharedMemoryRegister(
+        self, request: pb.SystemSharedMemoryRegisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        """A further region."""
+        self._regions(context).register(request.name, request.key, request.offset, request.byte_size)
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(
+        self, request: pb.SystemSharedMemoryUnregisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        """A region less, or none any more."""
+        self._regions(context).unregister(request.name)
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+    def _regions(self, context: Context) -> SharedMemory:
+        """The regions of callers on this machine."""
+        if self._shared is None:
+            raise regions.refused()
+        regions.check_local(context.peer())
+        return self._shared
 
 
 def _only_known(request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> str:

@@ -14,65 +14,86 @@ from endoscope_server.errors import InvalidInput, Unsupported
 from endoscope_server.protocols import grpc_service_pb2 as pb
 from endoscope_server.services.inference import datatypes
 from endoscope_server.services.inference.datatypes import Datatype
+from endoscope_server.services.inference.regions import Part, part_of, size_of
+from endoscope_server.serving import SharedMemory
 
 Array = NDArray[np.generic]
 Tensor = pb.ModelInferRequest.InferInputTensor
 
-SHARED_MEMORY = "shared_memory_region"
+HEAVY_BYTES = 2**22
+"""Copying so much out of shared memory holds up others."""
 
 _LENGTH = struct.Struct("<I")
 
 
-def decode(request: pb.ModelInferRequest) -> dict[str, Array]:
+def decode(request: pb.ModelInferRequest, shared: SharedMemory | None = None) -> dict[str, Array]:
     """The inputs of a request by name; arrays over raw bytes are read-only.
+
+    Args:
+        request: The request.
+        shared: Regions that inputs may lie in; None if they may not.
 
     Raises:
         InvalidInput: for an input whose datatype, shape and contents do not fit, with the field
             ``inputs[NAME]`` or a part of it.
-        Unsupported: for shared memory.
+        NotFound: for a region that is not registered.
+        Unsupported: for shared memory where there is none.
     """
     tensors, raws = request.inputs, request.raw_input_contents
-    if raws and len(raws) != len(tensors):
+    parts = [part_of(tensor, shared, f"inputs[{tensor.name[:140]}]") for tensor in tensors]
+    within = parts.count(None)
+    if raws and len(raws) != within:
         raise InvalidInput(
-            f"there are {len(raws)} raw contents for {len(tensors)} inputs, expected one for each or none",
+            f"there are {len(raws)} raw contents for {within} inputs, expected one for each or none",
             field="raw_input_contents",
             reason="WRONG_COUNT",
         )
+    left = iter(raws)
     arrays: dict[str, Array] = {}
-    for index, tensor in enumerate(tensors):
+    for index, (tensor, part) in enumerate(zip(tensors, parts, strict=True)):
         field = f"inputs[{tensor.name[:140] or index}]"
         if not tensor.name or tensor.name in arrays:
             problem = "is given twice" if tensor.name else "has no name"
             raise InvalidInput(f"the input {problem}, expected each once by its name", field=field)
-        if SHARED_MEMORY in tensor.parameters:
-            raise Unsupported(
-                "the input is in shared memory, expected it in the message",
-                field=f"{field}.parameters",
-                reason="SHARED_MEMORY",
-            )
-        arrays[tensor.name] = _decode(tensor, raws[index] if raws else None, field)
+        raw = part if part is not None else next(left) if raws else None
+        arrays[tensor.name] = _decode(tensor, raw, field)
     return arrays
 
 
 def is_heavy(request: pb.ModelInferRequest) -> bool:
     """Whether decoding takes long enough to be done off the event loop."""
-    return not request.raw_input_contents or any(tensor.datatype == "BYTES" for tensor in request.inputs)
+    copied = 0
+    for tensor in request.inputs:
+        size = size_of(tensor)
+        if tensor.datatype == "BYTES" or not (size or request.raw_input_contents):
+            return True
+        copied += size
+    return copied > HEAVY_BYTES
 
 
-def add_output(response: pb.ModelInferResponse, name: str, array: Array, *, raw: bool) -> None:
-    """Put a value into a response.
+def add_output(
+    response: pb.ModelInferResponse, name: str, array: Array, *, raw: bool, part: Part | None = None
+) -> None:
+    """Put a value into a response, or into shared memory.
 
     Args:
         response: What gets it.
         name: As it was asked for.
         array: The value.
         raw: Whether as raw bytes, or as typed contents.
+        part: Of the shared memory that gets it; None for the message.
 
     Raises:
         Unsupported: if the protocol can't tell the type, or not as contents.
+        InvalidInput: if it is larger than its part of the shared memory.
     """
     datatype = datatypes.of(array, name)
     tensor = response.outputs.add(name=name, datatype=datatype.name, shape=array.shape)
+    if part is not None:
+        part.tell(tensor, part.write(_to_raw(array, datatype)))
+        # Contents go by the place of their output.
+        response.raw_output_contents.append(b"")
+        return
     if raw:
         response.raw_output_contents.append(_to_raw(array, datatype))
         return
@@ -85,7 +106,7 @@ def add_output(response: pb.ModelInferResponse, name: str, array: Array, *, raw:
     getattr(tensor.contents, datatype.contents).extend(values)
 
 
-def _decode(tensor: Tensor, raw: bytes | None, field: str) -> Array:
+def _decode(tensor: Tensor, raw: bytes | Part | None, field: str) -> Array:
     datatype = datatypes.named(tensor.datatype, f"{field}.datatype")
     shape = tuple(tensor.shape)
     if any(size < 0 for size in shape):
@@ -95,11 +116,12 @@ def _decode(tensor: Tensor, raw: bytes | None, field: str) -> Array:
         return _shaped(_from_contents(tensor, datatype, count, field), shape, field)
     if tensor.HasField("contents"):
         raise InvalidInput(
-            "the input has typed contents beside raw_input_contents, expected one of the two",
+            "the input has typed contents beside raw ones, expected one of the two",
             field=f"{field}.contents",
         )
     if datatype.name == "BYTES":
-        return _shaped(_from_texts(_elements(raw, count, field), field), shape, field)
+        texts = raw.read().tobytes() if isinstance(raw, Part) else raw
+        return _shaped(_from_texts(_elements(texts, count, field), field), shape, field)
     expected = count * datatype.dtype.itemsize
     if len(raw) != expected:
         raise InvalidInput(
@@ -107,9 +129,10 @@ def _decode(tensor: Tensor, raw: bytes | None, field: str) -> Array:
             field=field,
             reason="WRONG_BYTE_COUNT",
         )
-    if datatype.name == "BOOL" and count and np.frombuffer(raw, np.uint8).max() > 1:
+    content = raw.read() if isinstance(raw, Part) else np.frombuffer(raw, np.uint8)
+    if datatype.name == "BOOL" and count and content.max() > 1:
         raise InvalidInput("a BOOL is neither 0 nor 1", field=field)
-    return _shaped(np.frombuffer(raw, datatype.dtype), shape, field)
+    return _shaped(content.view(datatype.dtype), shape, field)
 
 
 def _shaped(array: Array, shape: tuple[int, ...], field: str) -> Array:
