@@ -20,6 +20,7 @@ import skimage.data
 from PIL import Image
 
 from endoscope_server.datasets import FeatureStore, LocalEngine, ScanParameters, open_source, scan
+from endoscope_server.datasets.engine import scan_sessions
 from endoscope_server.graph import Graph
 from endoscope_server.images.preprocessing import Preprocessing
 
@@ -87,7 +88,7 @@ def measure(
 ) -> None:
     """Print the two speeds and their ratio, alternating short rounds so that a busy machine slows both."""
     preprocessing = Preprocessing(224, 224, scale=255.0, mean=(127.0,) * 3, std=(128.0,) * 3)
-    ratios = []
+    sessions, ratios = scan_sessions(graph), []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "images")
         folder.mkdir()
@@ -104,6 +105,7 @@ def measure(
                 FeatureStore(Path(temporary, f"store-{round_number}")),
                 LocalEngine(),
                 ScanParameters((graph.features,), arguments.batch_size),
+                sessions=sessions,
             )
             for _ in work:
                 pass

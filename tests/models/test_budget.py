@@ -15,7 +15,7 @@ from endoscope_server.errors import LimitExceeded
 from endoscope_server.graph.sessions import FAST_COPIES
 from endoscope_server.models import MemoryBudget, Model, Repository, machine_memory
 from endoscope_server.models.budget import Allowance
-from endoscope_server.models.repository import MEMORY_PER_BYTE
+from endoscope_server.models.repository import MEMORY_BASE, MEMORY_PER_BYTE
 from endoscope_server.serving import Batcher
 
 
@@ -30,7 +30,7 @@ def models(tmp_path: Path, digits_cnn_path: Path) -> Path:
 
 @pytest.fixture
 def size(digits_cnn_path: Path) -> int:
-    return MEMORY_PER_BYTE * digits_cnn_path.stat().st_size
+    return MEMORY_BASE + MEMORY_PER_BYTE * digits_cnn_path.stat().st_size
 
 
 def names(repository: Repository) -> list[str]:
@@ -120,7 +120,7 @@ def test_sessions_beside_the_first_are_counted_and_given_back(
     model = repository.get("a")
     base = budget.granted
     infer_side_by_side(model)
-    assert budget.granted == (1 + 2 * FAST_COPIES) * weights_of(model) > base
+    assert budget.granted == MEMORY_BASE + (1 + 2 * FAST_COPIES) * weights_of(model) > base
     repository.unload("a")
     assert budget.granted == 0
     # Work that still has it takes nothing that nobody would give back.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -203,7 +204,7 @@ def test_an_audit_that_can_not_fit_is_refused_before_it_begins(
         request = audit_pb2.RunAuditRequest(model="digits-cnn", dataset="grey", attack_steps=1)
         code, _, reason, sentence = failure(lambda: list(stub.RunAudit(request, timeout=60)))
         assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MEMORY_BUDGET")
-        assert sentence.startswith("run_audit takes about 3 MiB of memory, expected at most 2 MiB")
+        assert re.match(r"run_audit takes about \d+ MiB of memory, expected at most 2 MiB", sentence)
         # Without gradients it fits.
         request.chapters.extend([audit_pb2.AUDIT_CHAPTER_PARITY, audit_pb2.AUDIT_CHAPTER_ACCURACY])
         assert list(stub.RunAudit(request, timeout=60))[-1].result.html

@@ -2,6 +2,7 @@
 
 from endoscope_server.datasets.digests import Digests
 from endoscope_server.datasets.engine import PIXELS, Engine, Extraction, LocalEngine, peaks_of
+from endoscope_server.datasets.footprint import feature_bytes, scan_memory
 from endoscope_server.datasets.library import Dataset, Library
 from endoscope_server.datasets.ray_engine import RayEngine, open_engine
 from endoscope_server.datasets.scan import ScanParameters, ScanResult, ScanStep, scan
@@ -26,8 +27,10 @@ __all__ = [
     "ScanResult",
     "ScanStep",
     "Source",
+    "feature_bytes",
     "open_engine",
     "open_source",
     "peaks_of",
     "scan",
+    "scan_memory",
 ]

@@ -6,7 +6,6 @@ does not depend on the engine.
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 from collections import deque
@@ -67,7 +66,7 @@ class Extraction:
         preprocessing: Between the picture and the model.
         providers: ONNX Runtime execution providers.
         at_once: Images in one run of the model; 0 for what suits model and device.
-        graph: The model, if it is loaded already.
+        sessions: Of the model, by :func:`scan_sessions`, if it is loaded already.
     """
 
     fingerprint: str
@@ -77,7 +76,7 @@ class Extraction:
     preprocessing: Preprocessing
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     at_once: int = 0
-    graph: Graph | None = field(default=None, compare=False, repr=False)
+    sessions: Sessions | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +94,23 @@ class Extracted:
     skipped: tuple[Skipped, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a scan is for an engine.
+
+    Attributes:
+        batches: How many there are, the last perhaps a part.
+        images: Of a batch.
+        working: Bytes that a batch takes while it is computed.
+        features: Bytes of the features of a batch.
+    """
+
+    batches: float
+    images: int
+    working: int
+    features: int
+
+
 class Engine(Protocol):
     """Computes batches, in their order."""
 
@@ -108,6 +124,10 @@ class Engine(Protocol):
             source: Where the images are.
             batches: Taken lazily, a little ahead of what is computed. An empty one is answered by None.
         """
+        ...
+
+    def memory(self, load: Load) -> float:
+        """About how many bytes a scan's batches take in this process, until they are taken."""
         ...
 
     def close(self) -> None:
@@ -126,13 +146,8 @@ class Extractor:
         self._extraction = extraction
         values = (value_of(wanted) for wanted in extraction.values)
         self._values = list(dict.fromkeys(value for value in values if value is not None))
-        self._sessions = Sessions(
-            extraction.graph or Graph.from_file(extraction.model),
-            extraction.providers,
-            # One thread a batch, several batches at once: nothing waits for the slowest thread of an
-            # operator, and one batch is decoded while another is computed.
-            intra_op_threads=1,
-            fidelity=Fidelity.FAST,
+        self._sessions = extraction.sessions or scan_sessions(
+            Graph.from_file(extraction.model), extraction.providers
         )
         self._memory = threading.local()
         self._at_once = extraction.at_once or images_at_once(self._sessions.graph, extraction.providers)
@@ -211,10 +226,13 @@ class Extractor:
         return np.concatenate([strongest, rows.astype(dtype), columns.astype(dtype)], axis=1)
 
 
-@functools.lru_cache(maxsize=4)
-def extractor(extraction: Extraction) -> Extractor:
-    """What computes an extraction, kept for the next time."""
-    return Extractor(extraction)
+def scan_sessions(graph: Graph, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Sessions:
+    """Sessions of a model as scans use them.
+
+    One thread a batch, several batches at once: nothing waits for the slowest thread of an operator, and one
+    batch is decoded while another is computed.
+    """
+    return Sessions(graph, providers, intra_op_threads=1, fidelity=Fidelity.FAST)
 
 
 def images_at_once(graph: Graph, providers: Sequence[str]) -> int:
@@ -260,18 +278,26 @@ class LocalEngine:
         """The features of each batch, in order, with a few batches under way at once."""
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="scan")
         under_way: deque[Future[Extracted]] = deque()
+        extractor: Extractor | None = None
         try:
             for batch in batches:
                 if not batch:
                     yield None
                     continue
-                under_way.append(pool.submit(extractor(extraction), source, batch))
+                # Only now: what is all stored needs no session.
+                extractor = extractor or Extractor(extraction)
+                under_way.append(pool.submit(extractor, source, batch))
                 while len(under_way) > 2 * self._workers:
                     yield _first(under_way)
             while under_way:
                 yield _first(under_way)
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def memory(self, load: Load) -> float:
+        """Of batches that are computed, one a worker, and of those that wait in their order, two a worker."""
+        computed, waiting = (min(count, load.batches) for count in (self._workers, 2 * self._workers + 1))
+        return computed * load.working + waiting * load.features
 
     def close(self) -> None:
         """Nothing is held."""

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.util
 import logging
+import math
 import socket
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,8 +23,9 @@ from endoscope_server.datasets.engine import (
     Engine,
     Extracted,
     Extraction,
+    Extractor,
+    Load,
     LocalEngine,
-    extractor,
 )
 from endoscope_server.datasets.sources import Source, open_source
 from endoscope_server.errors import EndoscopeError, InvalidInput, PreconditionFailed
@@ -63,7 +65,7 @@ class RayEngine:
 
         self._connect()
         compute = ray.remote(max_retries=_RETRIES)(_compute)
-        shipped, listing = ray.put(replace(extraction, graph=None)), _listing(source)
+        shipped, listing = ray.put(replace(extraction, sessions=None)), _listing(source)
         resources: Any = ray.cluster_resources()  # type: ignore[no-untyped-call]
         count = 2 * max(1, int(resources.get("CPU", 1)))
         under_way: deque[Any] = deque()
@@ -80,6 +82,10 @@ class RayEngine:
         finally:
             for task in under_way:
                 ray.cancel(task)
+
+    def memory(self, load: Load) -> float:
+        """Of the batches of one task that has come back: workers take their own."""
+        return min(load.batches, math.ceil(_PARTITION_IMAGES / load.images)) * load.features
 
     def close(self) -> None:
         """Leave the cluster, or end the one that was started here."""
@@ -182,7 +188,13 @@ def _compute(
 ) -> list[Extracted]:
     """What a worker does; it keeps the model and the list of images for its next task."""
     source = _opened(path, listing)
-    return [extractor(extraction)(source, batch) for batch in batches]
+    extractor = _extractor(extraction)
+    return [extractor(source, batch) for batch in batches]
+
+
+@functools.lru_cache(maxsize=4)
+def _extractor(extraction: Extraction) -> Extractor:
+    return Extractor(extraction)
 
 
 @functools.lru_cache(maxsize=2)

@@ -11,15 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endoscope_server.datasets.digests import Digests
-from endoscope_server.datasets.engine import Engine, Extracted, Extraction, images_at_once
+from endoscope_server.datasets.engine import Engine, Extracted, Extraction, images_at_once, scan_sessions
 from endoscope_server.datasets.sources import Skipped, Source
 from endoscope_server.datasets.store import FeatureKey, FeatureStore, FeatureTable
 from endoscope_server.errors import EndoscopeError, InvalidInput
-from endoscope_server.graph import Graph
+from endoscope_server.graph import Graph, Sessions
 from endoscope_server.images.preprocessing import Preprocessing
 
-_CHUNK_IMAGES = 256
-_CHUNK_BYTES = 64 * 2**20
+CHUNK_IMAGES = 256
+CHUNK_BYTES = 64 * 2**20
+"""Features wait to be stored until there are those of so many images, or so many bytes."""
+
 _SMALL_TASK = 8
 _SECONDS_BETWEEN_STEPS = 0.25
 _SECONDS_WITHOUT_REST = 0.02
@@ -44,6 +46,12 @@ class ScanParameters:
             raise InvalidInput(f"batch_size is {self.batch_size}, expected 1 to 1024", field="batch_size")
         if not self.values:
             raise InvalidInput("no layer was asked for, expected at least one", field="layers")
+
+    def sizes(self, graph: Graph, providers: Sequence[str]) -> tuple[int, int]:
+        """Images in one run of a model, and in a batch, which a worker computes in one or several runs."""
+        at_once = self.batch_size or images_at_once(graph, providers)
+        # A small network is done with many soon; a large one must be able to stop.
+        return at_once, _SMALL_TASK if at_once == 1 and not self.batch_size else at_once
 
 
 Observe = Callable[[Sequence[int], Mapping[str, NDArray[np.generic]]], None]
@@ -99,6 +107,7 @@ def scan(
     *,
     digests: Digests | None = None,
     observe: Observe | None = None,
+    sessions: Sessions | None = None,
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
 ) -> Generator[ScanStep | None, None, ScanResult]:
     """Compute what the store doesn't have yet, and store it as it comes.
@@ -117,6 +126,7 @@ def scan(
         parameters: What is wanted.
         digests: What is remembered of the images.
         observe: Is told of features as they come, those that were stored before included.
+        sessions: Of the model, by :func:`engine.scan_sessions`; None for new ones.
         providers: ONNX Runtime execution providers.
 
     Raises:
@@ -127,9 +137,7 @@ def scan(
     tables = {
         value: store.table(FeatureKey(graph.fingerprint, value, preprocessing)) for value in parameters.values
     }
-    at_once = parameters.batch_size or images_at_once(graph, providers)
-    # A small network is done with many soon; a large one must be able to stop.
-    batch = _SMALL_TASK if at_once == 1 and not parameters.batch_size else at_once
+    _, batch = parameters.sizes(graph, providers)
     extraction = Extraction(
         graph.fingerprint,
         model,
@@ -138,7 +146,7 @@ def scan(
         preprocessing,
         providers,
         parameters.batch_size,
-        graph,
+        sessions or scan_sessions(graph, providers),
     )
     wanted = range(len(source.items)) if parameters.items is None else parameters.items
     run = _Run(source, wanted, tables, digests or Digests(), observe)
@@ -216,7 +224,7 @@ class _Run:
         self._waiting.append(extracted)
         images = sum(len(waiting.indices) for waiting in self._waiting)
         numbers = sum(array.nbytes for waiting in self._waiting for array in waiting.features.values())
-        if images >= _CHUNK_IMAGES or numbers >= _CHUNK_BYTES:
+        if images >= CHUNK_IMAGES or numbers >= CHUNK_BYTES:
             self.flush()
 
     def flush(self) -> None:

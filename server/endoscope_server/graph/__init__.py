@@ -7,7 +7,7 @@ from endoscope_server.graph.loading import Limits
 from endoscope_server.graph.receptive_field import AxisField, ReceptiveField
 from endoscope_server.graph.rewriter import expose, extract
 from endoscope_server.graph.sessions import Fidelity, Sessions
-from endoscope_server.graph.sizes import computed_bytes
+from endoscope_server.graph.sizes import most_alive, value_bytes
 from endoscope_server.graph.values import Shape, Value, ValueKind
 
 __all__ = [
@@ -21,9 +21,10 @@ __all__ = [
     "Shape",
     "Value",
     "ValueKind",
-    "computed_bytes",
     "expose",
     "extract",
+    "most_alive",
     "run_batch",
     "run_inputs",
+    "value_bytes",
 ]

@@ -37,7 +37,7 @@ class MemoryBudget:
         self.limit = limit
         self._granted = 0
         self._lock = threading.Lock()
-        self._evict: Callable[[str], bool] = lambda _sparing: False
+        self._evictors: list[Callable[[str], bool]] = []
 
     @property
     def granted(self) -> int:
@@ -48,9 +48,9 @@ class MemoryBudget:
     def let_evict(self, evict: Callable[[str], bool]) -> None:
         """Name who lets something idle go where room is needed, but what it is told to spare.
 
-        It tells whether it did.
+        It tells whether it did. Who was named last is asked first.
         """
-        self._evict = evict
+        self._evictors.insert(0, evict)
 
     def check(self, size: int, what: str) -> None:
         """Refuse what could not fit even if nothing else was there.
@@ -81,7 +81,7 @@ class MemoryBudget:
                 if self._granted + size <= self.limit:
                     self._granted += size
                     return
-            if not self._evict(sparing):
+            if not any(evict(sparing) for evict in self._evictors):
                 raise LimitExceeded(
                     f"{what} takes about {_words(size)} of memory, {_words(self.limit - self.granted)} are "
                     "left beside other work; try again later",

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from endoscope_server.datasets.engine import scan_sessions
 from endoscope_server.errors import PreconditionFailed, Unsupported
 from endoscope_server.files import write_whole
-from endoscope_server.graph import Fidelity, Graph, Sessions, computed_bytes, run_inputs
+from endoscope_server.graph import Fidelity, Graph, Sessions, run_inputs, value_bytes
 from endoscope_server.images.preprocessing import Layout, Preprocessing
 from endoscope_server.mirror import Mirror, from_onnx
 from endoscope_server.mirror.certificate import Certificate, certify
@@ -74,14 +75,20 @@ class Model:
         self.card: Card = make_card(self.graph, file.facts)
         self.sessions = Sessions(self.graph, intra_op_threads=threads)
         self.fast_sessions = Sessions(self.graph, intra_op_threads=threads, fidelity=Fidelity.FAST)
+        self.scan_sessions = scan_sessions(self.graph)
         self._certificates = certificates
         self._compute = compute
         self._lock = threading.RLock()
         self._mirror: Mirror | None = None
 
-    @functools.cached_property
+    @property
     def activation_bytes(self) -> int:
         """About what all values of one picture of the model's own size take, side by side."""
+        return sum(self.value_bytes.values())
+
+    @functools.cached_property
+    def value_bytes(self) -> dict[str, int]:
+        """About what each computed value takes for one picture of the model's own size, by ONNX name."""
         card = self.card
         shapes, pictures = {}, 1
         for value in self.graph.inputs:
@@ -98,7 +105,7 @@ class Model:
             if value.name == card.image_input:
                 pictures = max(shape[0], 1)
             shapes[value.name] = shape
-        return computed_bytes(self.graph, shapes) // pictures
+        return {name: size // pictures for name, size in value_bytes(self.graph, shapes).items()}
 
     @property
     def mirror(self) -> Mirror:

@@ -40,6 +40,9 @@ MEMORY_PER_BYTE = 3
 It includes the first session that is as fast as can be; see :class:`Allowance` for others.
 """
 
+MEMORY_BASE = 2**19
+"""What a model takes beside that, however small it is: its graph, and what engines note of each node."""
+
 _MODEL_FILE = "model.onnx"
 _CARD_FILE = "card.json"
 
@@ -271,21 +274,21 @@ class Repository:
     def _load(self, file: ModelFile) -> tuple[Model, Allowance]:
         """A model, and the memory that was granted to it."""
         what = f"model {file.name!r}"
-        granted = MEMORY_PER_BYTE * file.path.stat().st_size
+        granted = MEMORY_BASE + MEMORY_PER_BYTE * file.path.stat().st_size
         self.budget.grant(granted, what)
         try:
             model = Model(file, self._certificates, self._threads, self._compute)
             # External data is only mapped so far, and not in the file's size.
             weights = sum(array.nbytes for array in model.graph.weights.values())
-            whole = MEMORY_PER_BYTE * weights
+            whole = MEMORY_BASE + MEMORY_PER_BYTE * weights
             if whole > granted:
                 self.budget.grant(whole - granted, what)
                 granted = whole
         except BaseException:
             self.budget.release(granted)
             raise
-        allowance = Allowance(self.budget, file.name, granted, weights)
-        model.fast_sessions.allowance = allowance
+        allowance = Allowance(self.budget, file.name, granted, MEMORY_BASE + weights)
+        model.fast_sessions.allowance = model.scan_sessions.allowance = allowance
         return model, allowance
 
     def _forget(self, name: str) -> None:

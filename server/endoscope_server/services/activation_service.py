@@ -66,7 +66,7 @@ class ActivationService(activation_pb2_grpc.ActivationServiceServicer):
         self._surveyor = surveyor
         self._jobs = jobs
         self._workers = workers
-        self._indexes = neighbors.Indexes(approximate_above)
+        self._indexes = neighbors.Indexes(approximate_above, surveyor.budget)
         self._methods = Methods(jobs, workers)
         self._add(embedding.TECHNIQUE, activation_pb2.EmbedFeaturesRequest, embedding.prepare)
         self._add(patches.TECHNIQUE, activation_pb2.FindActivatingPatchesRequest, patches.prepare)

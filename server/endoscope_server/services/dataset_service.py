@@ -140,6 +140,7 @@ class DatasetService(dataset_pb2_grpc.DatasetServiceServicer):
         survey = self._surveyor.survey(request)
         layers = list(request.layers) or [""]
         values = [survey.value(layer, f"layers[{index}]") for index, layer in enumerate(layers)]
+        self._surveyor.check(survey, values, request.batch_size)
         parameters: dict[str, Any] = {
             "dataset": f"datasets/{survey.dataset}",
             "layers": values,

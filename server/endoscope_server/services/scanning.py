@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -22,14 +23,16 @@ from endoscope_server.datasets import (
     ScanResult,
     ScanStep,
     Source,
+    feature_bytes,
     scan,
+    scan_memory,
 )
-from endoscope_server.datasets.engine import extractor
+from endoscope_server.datasets.engine import Extractor
 from endoscope_server.datasets.scan import Observe
 from endoscope_server.errors import EndoscopeError, InvalidInput, PreconditionFailed, blaming
 from endoscope_server.graph import ValueKind
 from endoscope_server.images.preprocessing import Preprocessing
-from endoscope_server.models import Model, Repository
+from endoscope_server.models import MemoryBudget, Model, Repository
 from endoscope_server.services import preprocessing
 from endoscope_server.services.calls import resource_id
 from endoscope_server.techniques.parts.steps import Step, retold
@@ -70,6 +73,19 @@ class Survey:
                 )
         return name
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """About how many bytes each value takes for one picture of the size that the model gets, by name."""
+        own = self.model.preprocessing({})
+        pixels = self.preprocessing.height * self.preprocessing.width
+        ratio = pixels / (own.height * own.width)
+        return {name: round(ratio * size) for name, size in self.model.value_bytes.items()}
+
+    def feature_bytes(self, wanted: str) -> int:
+        """About how many bytes the features of one picture take."""
+        picture = 4 * math.prod(self.preprocessing.shape)
+        return feature_bytes(self.model.graph, self.sizes, wanted, picture)
+
     def told(self) -> dict[str, Any]:
         """The preprocessing in protobuf's JSON."""
         return json_format.MessageToDict(
@@ -90,6 +106,7 @@ class Surveyor:
     def __init__(self, models: Repository, library: Library, store: FeatureStore, engine: Engine) -> None:
         self.library = library
         self.store = store
+        self.budget: MemoryBudget = models.budget
         self._models = models
         self._engine = engine
         self._lock = threading.Lock()
@@ -138,6 +155,8 @@ class Surveyor:
         batch_size: int = 0,
         observe: Observe | None = None,
         items: Sequence[int] | None = None,
+        *,
+        granted: bool = False,
     ) -> Generator[Step | None, None, ScanResult]:
         """Bring the features of a dataset up to date; yields steps, and returns what was done.
 
@@ -147,10 +166,16 @@ class Surveyor:
             batch_size: Likewise.
             observe: Is told of features as they come.
             items: As :class:`ScanParameters` has them.
+            granted: Whether the caller was granted the memory of it.
+
+        Raises:
+            LimitExceeded: if there is no memory for it now.
         """
         model = survey.model
         digests = self.library.digests(survey.dataset)
-        with self._using(survey.dataset):
+        count = len(survey.source.items if items is None else items)
+        size = 0 if granted else self.memory(survey, values, batch_size, count)
+        with self._using(survey.dataset), self.budget.lent(size, _what(survey)):
             work = scan(
                 model.file.path,
                 model.graph,
@@ -164,6 +189,7 @@ class Surveyor:
                 ),
                 digests=digests,
                 observe=observe,
+                sessions=model.scan_sessions,
             )
             try:
                 result = yield from _steps(work)
@@ -173,6 +199,32 @@ class Surveyor:
             if items is None:
                 self.library.note_skipped(survey.dataset, result.skipped)
         return result
+
+    def memory(self, survey: Survey, values: Sequence[str], batch_size: int = 0, count: int = 0) -> int:
+        """About how many bytes a scan takes while it runs.
+
+        Args:
+            survey: What is looked at.
+            values: As :class:`ScanParameters` has them.
+            batch_size: Likewise.
+            count: Items that are looked at; 0 for all.
+        """
+        return scan_memory(
+            self._engine,
+            survey.model.graph,
+            survey.sizes,
+            survey.preprocessing,
+            count or len(survey.source.items),
+            ScanParameters(tuple(dict.fromkeys(values)), batch_size),
+        )
+
+    def check(self, survey: Survey, values: Sequence[str], batch_size: int = 0) -> None:
+        """Refuse a scan that could not fit into memory even if nothing else was there.
+
+        Raises:
+            LimitExceeded: naming both sizes.
+        """
+        self.budget.check(self.memory(survey, values, batch_size), _what(survey))
 
     def features(
         self, survey: Survey, values: Sequence[str], pictures: Sequence[Image.Image]
@@ -185,9 +237,9 @@ class Surveyor:
             tuple(dict.fromkeys(values)),
             model.card.image_input,
             survey.preprocessing,
-            graph=model.graph,
+            sessions=model.scan_sessions,
         )
-        return extractor(extraction).features(pictures)
+        return Extractor(extraction).features(pictures)
 
     def delete(self, name: str) -> None:
         """Delete a dataset, and the features that no other dataset has.
@@ -225,6 +277,10 @@ class Surveyor:
         finally:
             with self._lock:
                 self._in_use[name] -= 1
+
+
+def _what(survey: Survey) -> str:
+    return f"a scan of dataset {survey.dataset!r}"
 
 
 def _steps(

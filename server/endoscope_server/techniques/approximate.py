@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endoscope_server.errors import Unsupported
-from endoscope_server.techniques.neighbors import Features, Found, Metric, NeighborIndex
+from endoscope_server.techniques.neighbors import Features, Found, IndexMemory, Metric, NeighborIndex
 
 _ROUNDS = 10
 _VECTORS_A_CENTRE = 64
@@ -50,6 +50,17 @@ class ApproximateIndex:
         self._index: Any = None
         # Measures exactly what was found roughly; it is never built.
         self._exact = NeighborIndex(features, metric)
+
+    @staticmethod
+    def memory(count: int, width: int) -> IndexMemory:
+        """About how many bytes the index over so many vectors of so many numbers takes."""
+        centres = max(1, min(round(2 * math.sqrt(count)), count))
+        sample = min(count, centres * _VECTORS_A_CENTRE) * width
+        exact = NeighborIndex.memory(count, width)
+        # A byte a number, and the vector's place; recall is measured against an exact index.
+        kept = count * (width + 8) + 4 * centres * width
+        # The sample as read, as the metric sees it, without what is not finite, and in 32 bits.
+        return IndexMemory(kept, max(sample * (4 + 8 + 8 + 4), exact.kept + exact.beside))
 
     def build(self) -> Generator[None, None, None]:
         """Cluster, fill, and look at as many groups as 95% recall needs; :attr:`recall` is what was found."""

@@ -27,6 +27,9 @@ _SLAB = 4096
 _KEPT_BYTES = 2 * 2**30
 _SPARE = 64
 _MOST_CANDIDATES = 4096
+_CHUNK_NUMBERS = 2**24
+"""What a block of features on disk has at most, or else it is of one chunk's images."""
+_CHUNK_ITEMS = 256
 
 
 class Metric(enum.Enum):
@@ -117,6 +120,39 @@ class Found:
     distances: NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True)
+class IndexMemory:
+    """About how much memory an index takes.
+
+    Attributes:
+        kept: Bytes while it is there.
+        beside: Bytes more while it is built.
+    """
+
+    kept: int
+    beside: int
+
+
+def search_memory(count: int, width: int, queries: int, parameters: NeighborParameters) -> int:
+    """About how many bytes a search takes beside the index, thumbnails of its answer included.
+
+    Args:
+        count: Vectors that are searched.
+        width: Numbers of a vector.
+        queries: How many.
+        parameters: What is wanted.
+    """
+    k = min(parameters.k or 10, count)
+    candidates = min(k + 1 + _SPARE, count)
+    products = 4 * queries * (min(_BLOCK, count) + 3 * min(_SLAB, count))
+    # Values, queries and places: eight times as many as are kept, and again while they are sorted.
+    shortlist = 2 * 8 * queries * candidates * (4 + 8 + 8)
+    measured = candidates * width * (4 + 3 * 8)
+    # As it is drawn, and encoded.
+    thumbnails = queries * k * 5 * parameters.thumbnail_size**2
+    return max(products + shortlist, measured) + thumbnails
+
+
 class NeighborIndex:
     """Features made ready to be searched. Call :meth:`build` first.
 
@@ -139,6 +175,15 @@ class NeighborIndex:
         self._squares = np.zeros(len(features), np.float32)
         self._moved = self._longest = 0.0
         self._kept: torch.Tensor | None = None
+
+    @staticmethod
+    def memory(count: int, width: int) -> IndexMemory:
+        """About how many bytes the index over so many vectors of so many numbers takes."""
+        numbers = count * width
+        kept = 4 * numbers if 2 * numbers <= _KEPT_BYTES else 0
+        block = min(min(count, _CHUNK_ITEMS) * width, max(_CHUNK_NUMBERS, width))
+        # As read, as the metric sees it, centred, rounded, and how far that moved it: mostly in 64 bits.
+        return IndexMemory(kept + 4 * count, block * (2 * 4 + 4 * 8))
 
     def build(self) -> Generator[None, None, None]:
         """Centre and round the features; keeps a copy of them if that is not too large."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from endoscope.v1 import activation_pb2
+from endoscope_server.datasets import Item, ScanResult
 from endoscope_server.errors import InvalidInput, LimitExceeded
 from endoscope_server.images.scatter import Scatter
 from endoscope_server.services.activation.prepared import Prepared
@@ -25,6 +26,7 @@ from endoscope_server.techniques.embedding import (
     EmbeddingParameters,
     check_count,
     embed_features,
+    embedding_memory,
     umap,
 )
 from endoscope_server.techniques.parts.memory import Memory
@@ -35,6 +37,7 @@ MAX_NUMBERS = 2**29
 """Features that are embedded at once: 2 GiB of 32-bit numbers."""
 MAX_PROJECTED = 1000
 PREVIEW_SIZE = (600, 500)
+_NUMBER_BYTES = 4
 
 
 def prepare(surveyor: Surveyor, request: activation_pb2.EmbedFeaturesRequest) -> Prepared:
@@ -53,6 +56,11 @@ def prepare(surveyor: Surveyor, request: activation_pb2.EmbedFeaturesRequest) ->
     survey = surveyor.survey(request)
     value = survey.value(request.layer, "layer")
     check_count(parameters, len(survey.source.items))
+    surveyor.check(survey, [value])
+    labelled = any(item.label for item in survey.source.items)
+    width = survey.feature_bytes(value) // _NUMBER_BYTES
+    bytes_needed = embedding_memory(parameters, len(survey.source.items), width, _NUMBER_BYTES, labelled)
+    surveyor.budget.check(bytes_needed, TECHNIQUE)
     pictures = [to_picture(image, f"images[{index}]") for index, image in enumerate(request.images)]
     graph = survey.model.graph
     settled = parameters.settled(len(survey.source.items))
@@ -76,7 +84,7 @@ def _embed(
     told = _nothing if memory.used else _as_it_is
     scanned = yield from retold(surveyor.scan(survey, [value]), told)
     usable = [item for item, key in zip(survey.source.items, scanned.digests, strict=True) if key is not None]
-    labels = [item.label for item in usable]
+    labelled = any(item.label for item in usable)
     table = scanned.tables[value]
     if len(usable) * table.width > MAX_NUMBERS:
         raise LimitExceeded(
@@ -86,6 +94,28 @@ def _embed(
             reason="TOO_MANY_NUMBERS",
         )
     check_count(parameters, len(usable))
+    bytes_needed = embedding_memory(parameters, len(usable), table.width, _NUMBER_BYTES, labelled)
+    with surveyor.budget.lent(bytes_needed, TECHNIQUE):
+        return (
+            yield from _lay_out(
+                surveyor, survey, value, parameters, pictures, ticket, memory, scanned, usable
+            )
+        )
+
+
+def _lay_out(
+    surveyor: Surveyor,
+    survey: Survey,
+    value: str,
+    parameters: EmbeddingParameters,
+    pictures: Sequence[Image.Image],
+    ticket: Ticket,
+    memory: Memory,
+    scanned: ScanResult,
+    usable: Sequence[Item],
+) -> Generator[Step | None, None, activation_pb2.Embedding]:
+    labels = [item.label for item in usable]
+    table = scanned.tables[value]
     parameters = parameters.settled(len(usable))
     used = dict(ticket.parameters)
     if parameters.perplexity is not None:

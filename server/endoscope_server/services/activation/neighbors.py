@@ -17,6 +17,7 @@ from endoscope.v1 import activation_pb2
 from endoscope_server.datasets import PIXELS, FeatureTable, ScanResult
 from endoscope_server.errors import InvalidInput
 from endoscope_server.images import tiles
+from endoscope_server.models import MemoryBudget
 from endoscope_server.services.activation.prepared import Prepared
 from endoscope_server.services.parameters import resolved, to_parameters
 from endoscope_server.services.pictures import ItemPictures
@@ -24,10 +25,18 @@ from endoscope_server.services.scanning import Survey, Surveyor
 from endoscope_server.services.streaming import Ticket
 from endoscope_server.services.tensors import to_image, to_picture
 from endoscope_server.techniques.approximate import ApproximateIndex
-from endoscope_server.techniques.neighbors import Found, Metric, NeighborIndex, NeighborParameters
+from endoscope_server.techniques.neighbors import (
+    Found,
+    IndexMemory,
+    Metric,
+    NeighborIndex,
+    NeighborParameters,
+    search_memory,
+)
 from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.steps import Step
 
+TECHNIQUE = "find_neighbors"
 MAX_QUERIES = 256
 MAX_RESULTS = 20_000
 SHEET_QUERIES, SHEET_NEIGHBORS, SHEET_SIDE = 16, 10, 112
@@ -41,14 +50,22 @@ class Indexes:
 
     Args:
         approximate_above: With more items than these, an approximate index may be used.
+        budget: Grants their memory; where others need it, those that are kept go.
         capacity: How many are kept; the least recently used goes first.
     """
 
-    def __init__(self, approximate_above: int, capacity: int = 3) -> None:
+    def __init__(self, approximate_above: int, budget: MemoryBudget, capacity: int = 3) -> None:
         self.approximate_above = approximate_above
         self._capacity = capacity
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Any, Index] = OrderedDict()
+        self._budget = budget
+        budget.let_evict(lambda _sparing: self._drop())
+        self._kept: OrderedDict[Any, tuple[Index, int]] = OrderedDict()
+
+    def memory(self, count: int, width: int, *, approximate: bool) -> IndexMemory:
+        """About how many bytes an index over so many items of so many numbers takes."""
+        kind = ApproximateIndex if approximate and count > self.approximate_above else NeighborIndex
+        return kind.memory(count, width)
 
     def get(
         self,
@@ -59,22 +76,47 @@ class Indexes:
         approximate: bool,
         scale: float = 1.0,
     ) -> Generator[None, None, Index]:
-        """The index over some images of a table, in their order."""
+        """The index over some images of a table, in their order.
+
+        Raises:
+            LimitExceeded: if there is no memory for it now.
+        """
+        size = self.memory(len(keys), table.width, approximate=approximate)
         approximate = approximate and len(keys) > self.approximate_above
         content = hashlib.sha256(b"".join(keys)).digest()
         name = table.folder, content, metric, approximate
         with self._lock:
             if name in self._kept:
                 self._kept.move_to_end(name)
-                return self._kept[name]
-        view = table.view(keys)
-        index: Index = ApproximateIndex(view, metric) if approximate else NeighborIndex(view, metric, scale)
-        yield from index.build()
+                return self._kept[name][0]
+        self._budget.grant(size.kept, "an index of features")
+        try:
+            view = table.view(keys)
+            index: Index = (
+                ApproximateIndex(view, metric) if approximate else NeighborIndex(view, metric, scale)
+            )
+            with self._budget.lent(size.beside, "the making of an index of features"):
+                yield from index.build()
+        except BaseException:
+            self._budget.release(size.kept)
+            raise
         with self._lock:
-            self._kept[name] = index
-            while len(self._kept) > self._capacity:
-                self._kept.popitem(last=False)
+            # Two searches may have made the same.
+            _, twice = self._kept.pop(name, (None, 0))
+            self._kept[name] = index, size.kept
+        self._budget.release(twice)
+        while len(self._kept) > self._capacity:
+            self._drop()
         return index
+
+    def _drop(self) -> bool:
+        """Let the least recently used go; a search that is under way keeps it until it ends."""
+        with self._lock:
+            if not self._kept:
+                return False
+            _, (_, size) = self._kept.popitem(last=False)
+        self._budget.release(size)
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +154,14 @@ def prepare(surveyor: Surveyor, indexes: Indexes, request: activation_pb2.FindNe
     # A default of "as many as there are" is settled once all are scanned; too many can be told now.
     others = len(items) - (1 if request.items else 0)
     parameters.count(others)
+    spaces = _spaces(value, parameters)
+    surveyor.check(survey, spaces)
+    widths = [survey.feature_bytes(space) // (1 if space == PIXELS else 4) for space in spaces]
+    surveyor.budget.check(
+        sum(indexes.memory(len(items), width, approximate=parameters.approximate).kept for width in widths)
+        + search_memory(len(items), max(widths), count, parameters),
+        TECHNIQUE,
+    )
     pictures = [to_picture(image, f"images[{index}]") for index, image in enumerate(request.images)]
 
     def start(_memory: Memory) -> Steps:
@@ -119,7 +169,7 @@ def prepare(surveyor: Surveyor, indexes: Indexes, request: activation_pb2.FindNe
 
     told = {**resolved(request, parameters), "layer": value, "preprocessing": survey.told()}
     graph = survey.model.graph
-    ticket = Ticket("find_neighbors", f"models/{survey.model.name}", graph.fingerprint, told)
+    ticket = Ticket(TECHNIQUE, f"models/{survey.model.name}", graph.fingerprint, told)
     return Prepared(ticket, start)
 
 
@@ -132,17 +182,39 @@ def _find(
     pictures: Sequence[Image.Image],
     items: Sequence[int],
 ) -> Steps:
-    spaces = [value, PIXELS] if parameters.pixel_space else [value]
+    spaces = _spaces(value, parameters)
     scanned = yield from surveyor.scan(survey, spaces)
     usable = [index for index, key in enumerate(scanned.digests) if key is not None]
-    places = {item: place for place, item in enumerate(usable)}
+    there = set(usable)
     for number, item in enumerate(items):
-        if item not in places:
+        if item not in there:
             raise InvalidInput(
                 f"item {item} ({survey.source.items[item].name!r}) can't be decoded, expected another",
                 field=f"items[{number}]",
                 reason="BROKEN_ITEM",
             )
+    width = max(scanned.tables[space].width for space in spaces)
+    queries = len(pictures) + len(items)
+    with surveyor.budget.lent(search_memory(len(usable), width, queries, parameters), TECHNIQUE):
+        return (
+            yield from _answer(
+                surveyor, indexes, survey, spaces, parameters, pictures, items, scanned, usable
+            )
+        )
+
+
+def _answer(
+    surveyor: Surveyor,
+    indexes: Indexes,
+    survey: Survey,
+    spaces: Sequence[str],
+    parameters: NeighborParameters,
+    pictures: Sequence[Image.Image],
+    items: Sequence[int],
+    scanned: ScanResult,
+    usable: Sequence[int],
+) -> Steps:
+    places = {item: place for place, item in enumerate(usable)}
     k = parameters.count(len(usable) - (1 if items else 0))
     drawn = ItemPictures(survey.source)
     queries = [_Query(picture, None) for picture in pictures]
@@ -179,6 +251,10 @@ def _find(
             yield None
     response.picture.CopyFrom(to_image(_sheet(survey, usable, queries, found, drawn)))
     return response
+
+
+def _spaces(value: str, parameters: NeighborParameters) -> list[str]:
+    return [value, PIXELS] if parameters.pixel_space else [value]
 
 
 def _query_features(

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from endoscope.v1 import activation_pb2
-from endoscope_server.datasets import ScanResult
+from endoscope_server.datasets import ScanResult, peaks_of
 from endoscope_server.datasets.scan import Observe
 from endoscope_server.errors import InvalidInput
 from endoscope_server.services.activation.prepared import Prepared
@@ -58,6 +58,7 @@ def prepare(surveyor: Surveyor, request: activation_pb2.FindActivatingPatchesReq
         if count is not None:
             check_selection(graph, made, parameters, size, count, field)
         selections.append(made)
+    surveyor.check(survey, [peaks_of(selection.value) for selection in selections])
     told = {**resolved(request, parameters), "preprocessing": survey.told()}
     ticket = Ticket(TECHNIQUE, f"models/{survey.model.name}", graph.fingerprint, told)
 

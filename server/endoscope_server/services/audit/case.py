@@ -68,7 +68,12 @@ def make_case(
             source=training.source,
             labels=labels if audited else _labels(training, parameters, "training_dataset"),
             audited=audited,
-            scan=lambda items: surveyor.scan(training, [model.graph.features], items=items),
+            scan=lambda items: surveyor.scan(training, [model.graph.features], items=items, granted=True),
+            scan_bytes=surveyor.memory(
+                training,
+                [model.graph.features],
+                count=min(parameters.max_searched_items, len(training.source.items)),
+            ),
         ),
         identity=_identity(survey, device),
     )

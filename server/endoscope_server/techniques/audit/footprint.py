@@ -36,12 +36,14 @@ def audit_memory(case: Case, parameters: AuditParameters, activation_bytes: int)
     width = _width(graph, graph.features)
     numbers = _NUMBER_BYTES * (scores + _FEATURE_COPIES * width)
     searched = min(parameters.max_searched_items, len(case.gallery.source.items))
-    index = searched * width * _INDEX_BYTES if Chapter.ERRORS in parameters.chapters else 0
+    search = 0
+    if Chapter.ERRORS in parameters.chapters:
+        search = max(searched * width * _INDEX_BYTES, case.gallery.scan_bytes)
     step = max(
         BATCH * activation_bytes,
         *(Batch(count).memory(subject, activation_bytes) for count in _attended(case, parameters, items)),
     )
-    return items * (picture + numbers) + max(step, index)
+    return items * (picture + numbers) + max(step, search)
 
 
 def _attended(case: Case, parameters: AuditParameters, items: int) -> list[int]:

@@ -24,6 +24,7 @@ class Gallery:
         labels: What their labels mean.
         audited: Whether it is the dataset that is audited, so that a picture can't be its own neighbour.
         scan: Computes features, or finds those that are kept.
+        scan_bytes: About what that takes in memory.
     """
 
     name: str
@@ -31,3 +32,4 @@ class Gallery:
     labels: LabelMap
     audited: bool
     scan: Scan
+    scan_bytes: int = 0

@@ -7,6 +7,15 @@ from endoscope_server.techniques.embedding.embedding import (
     check_count,
     embed_features,
 )
+from endoscope_server.techniques.embedding.footprint import embedding_memory
 from endoscope_server.techniques.embedding.quality import Quality
 
-__all__ = ["Embedding", "EmbeddingMethod", "EmbeddingParameters", "Quality", "check_count", "embed_features"]
+__all__ = [
+    "Embedding",
+    "EmbeddingMethod",
+    "EmbeddingParameters",
+    "Quality",
+    "check_count",
+    "embed_features",
+    "embedding_memory",
+]

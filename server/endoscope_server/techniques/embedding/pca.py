@@ -41,12 +41,7 @@ def principal_components(features: NDArray[Any], count: int, seed: int) -> Compo
     from sklearn.decomposition import PCA
 
     items, width = features.shape
-    if width <= _EXACT_WIDTH:
-        solver = "covariance_eigh"
-    elif items <= _EXACT_COUNT or count > 0.5 * min(items, width):
-        solver = "full"
-    else:
-        solver = "randomized"
+    solver = _solver(items, width, count)
     if features.size <= _DOUBLE_NUMBERS:
         features = features.astype(np.float64, copy=False)
     # Where nothing varies the shares are zero over zero.
@@ -60,3 +55,26 @@ def principal_components(features: NDArray[Any], count: int, seed: int) -> Compo
         directions,
         np.nan_to_num(found.explained_variance_ratio_.astype(np.float64)),
     )
+
+
+def fit_memory(items: int, width: int, count: int) -> int:
+    """About how many bytes :func:`principal_components` takes beside the features themselves."""
+    numbers = items * width
+    copy = numbers * (8 if numbers <= _DOUBLE_NUMBERS else 4)
+    match _solver(items, width, count):
+        case "covariance_eigh":
+            # The covariance, what it is decomposed in, and its eigenvectors.
+            return copy + 5 * 8 * width**2
+        case "full":
+            # Features, centred, as they are decomposed, and both sides of the result.
+            return 6 * copy
+        case _:
+            return 2 * copy + 8 * 4 * (count + 10) * (items + width)
+
+
+def _solver(items: int, width: int, count: int) -> str:
+    if width <= _EXACT_WIDTH:
+        return "covariance_eigh"
+    if items <= _EXACT_COUNT or count > 0.5 * min(items, width):
+        return "full"
+    return "randomized"

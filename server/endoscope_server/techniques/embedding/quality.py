@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 NEIGHBORS = 10
 MOST_MEASURED = 5000
 _BLOCK = 256
+_PAIR_BYTES = 44
+"""Of a pair of items: two distances, the order of each, and a rank."""
+_SILHOUETTE_BYTES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,17 @@ def measure(
     yield
     silhouette = _silhouette(own, classes, seed) if 2 <= len(names) < len(own) else None
     return Quality(trust, silhouette, purity)
+
+
+def measure_memory(count: int, labelled: bool) -> int:
+    """About how many bytes :func:`measure` takes beside features and layout.
+
+    Args:
+        count: Items.
+        labelled: Whether they have labels.
+    """
+    pairs = min(count, _BLOCK) * count * _PAIR_BYTES
+    return max(pairs, _SILHOUETTE_BYTES * min(count, MOST_MEASURED) ** 2 if labelled else 0)
 
 
 def trustworthiness(
