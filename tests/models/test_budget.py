@@ -90,6 +90,31 @@ def test_work_that_would_fit_later_is_told_when() -> None:
     assert budget.granted == 0
 
 
+def test_who_was_named_last_lets_go_first() -> None:
+    budget, gone = MemoryBudget(100), []
+
+    def idle(name: str, size: int) -> None:
+        def evict(_sparing: str) -> bool:
+            if name in gone:
+                return False
+            gone.append(name)
+            budget.release(size)
+            return True
+
+        budget.grant(size, name)
+        budget.let_evict(evict)
+
+    idle("first", 40)
+    idle("second", 40)
+    budget.grant(60, "a job")
+    assert gone == ["second"]
+    budget.grant(40, "another job")
+    assert gone == ["second", "first"]
+    with pytest.raises(LimitExceeded):
+        budget.grant(1, "a third job")
+    assert budget.granted == 100
+
+
 def weights_of(model: Model) -> int:
     return sum(array.nbytes for array in model.graph.weights.values())
 

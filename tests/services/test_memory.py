@@ -27,6 +27,12 @@ from endoscope.v1 import (
     model_pb2,
     model_pb2_grpc,
 )
+from endoscope_server.datasets import FeatureTable
+from endoscope_server.datasets.store import digest
+from endoscope_server.errors import LimitExceeded
+from endoscope_server.models import MemoryBudget
+from endoscope_server.services.activation.neighbors import Indexes
+from endoscope_server.techniques.neighbors import Metric
 
 MODEL = "models/digits-cnn"
 GREY = "datasets/grey"
@@ -214,3 +220,38 @@ def test_what_does_not_fit_now_is_refused_with_the_time_to_try_again(running: Ru
     assert "are left beside other work; try again later" in error.details()
     status = status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
     assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in status.details)
+
+
+def test_an_index_goes_where_room_is_needed_and_is_made_again(tmp_path: Path) -> None:
+    table = FeatureTable(tmp_path)
+    keys = [digest(bytes([number])) for number in range(50)]
+    table.append(keys, np.random.default_rng(0).random((50, 64), np.float32))
+    budget = MemoryBudget(2**20)
+    indexes = Indexes(1000, budget)
+
+    def get(metric: Metric) -> Any:
+        steps = indexes.get(table, keys, metric, approximate=False)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+
+    index = get(Metric.L2)
+    kept = indexes.memory(50, 64, approximate=False).kept
+    assert budget.granted == kept
+    assert get(Metric.L2) is index
+    get(Metric.COSINE)
+    assert budget.granted == 2 * kept
+    with budget.lent(budget.limit - kept, "a job"):
+        assert budget.granted == budget.limit
+        with pytest.raises(LimitExceeded), budget.lent(kept + 1, "a job that does not fit"):
+            pass
+    assert budget.granted == 0
+    assert get(Metric.L2) is not index
+    # One that is left unfinished leaves nothing.
+    steps = indexes.get(table, keys, Metric.COSINE, approximate=False)
+    next(steps)
+    assert budget.granted > 2 * kept
+    steps.close()
+    assert budget.granted == kept
