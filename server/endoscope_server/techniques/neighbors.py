@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from endoscope_server.errors import InvalidInput
 from endoscope_server.techniques.parts.devices import best_device
+from endoscope_server.techniques.parts.shortlist import Shortlist
 
 _BLOCK = 32_768
 _SLAB = 4096
@@ -270,7 +271,7 @@ class NeighborIndex:
         """Candidates (queries x count), and for each query a length that all others exceed."""
         rounded, moved = self._round(queries)
         multiplier = rounded.T.contiguous()
-        shortlist = _Shortlist(len(queries), count)
+        shortlist = Shortlist(len(queries), count)
         # A product is given back rounded to the type's own precision.
         coarse = np.float32(torch.finfo(self._dtype).eps)
         for positions, block in self._rounded_blocks():
@@ -335,61 +336,6 @@ class NeighborIndex:
         if self.metric is Metric.COSINE:
             return np.maximum(lengths, 0) ** 2 / 2
         return lengths * self._scale
-
-
-class _Shortlist:
-    """The smallest numbers of each query among what passes by.
-
-    Args:
-        queries: How many queries.
-        count: How many numbers of each are kept, at least.
-    """
-
-    def __init__(self, queries: int, count: int) -> None:
-        self._queries = queries
-        self._count = count
-        self._bound: NDArray[np.float32] | None = None
-        self._values: list[NDArray[np.float32]] = []
-        self._rows: list[NDArray[np.int64]] = []
-        self._places: list[NDArray[np.int64]] = []
-        self._held = 0
-
-    def take(self, values: NDArray[np.float32], positions: NDArray[np.int64]) -> None:
-        """Look at a block.
-
-        Args:
-            values: places x queries.
-            positions: Which places they are.
-        """
-        if self._bound is None and len(values) >= self._count:
-            self._bound = np.partition(values, self._count - 1, axis=0)[self._count - 1]
-        if self._bound is None:
-            places, rows = (found.reshape(-1) for found in np.indices(values.shape))
-        else:
-            places, rows = np.divmod(np.flatnonzero(values <= self._bound), self._queries)
-        self._values.append(values[places, rows])
-        self._rows.append(rows)
-        self._places.append(positions[places])
-        self._held += len(rows)
-        if self._held > 8 * self._queries * self._count:
-            self._thin()
-
-    def result(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The places of the smallest numbers (queries x count), and the largest number among them."""
-        self._thin()
-        shape = self._queries, self._count
-        return self._places[0].reshape(shape), self._values[0].reshape(shape)[:, -1].astype(np.float64)
-
-    def _thin(self) -> None:
-        values, rows = np.concatenate(self._values), np.concatenate(self._rows)
-        places = np.concatenate(self._places)
-        order = np.lexsort((places, values, rows))
-        rank = np.arange(len(rows)) - np.searchsorted(rows[order], rows[order])
-        kept = order[rank < self._count]
-        self._values, self._rows, self._places = [values[kept]], [rows[kept]], [places[kept]]
-        self._held = len(kept)
-        if self._held == self._queries * self._count:
-            self._bound = values[kept].reshape(self._queries, self._count)[:, -1]
 
 
 def _widened(numbers: torch.Tensor) -> NDArray[np.float32]:
