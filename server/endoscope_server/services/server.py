@@ -40,7 +40,7 @@ from endoscope_server.services.calls import Workers
 from endoscope_server.services.dataset_service import DatasetService
 from endoscope_server.services.gradient import GradientService
 from endoscope_server.services.gradient.work import MirrorWork
-from endoscope_server.services.inference import InferenceService
+from endoscope_server.services.inference import InferenceService, WireInterceptor
 from endoscope_server.services.job_service import JobService
 from endoscope_server.services.listening import HealthPort, listen, warn
 from endoscope_server.services.model_service import ModelService
@@ -120,6 +120,7 @@ class Server:
                 StatusInterceptor(),
                 *([] if tokens is None else [AccessInterceptor(tokens)]),
                 AdmissionInterceptor(settings.max_calls, settings.client_calls),
+                WireInterceptor(),
             ],
             options=[
                 ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),

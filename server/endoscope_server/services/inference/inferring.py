@@ -12,6 +12,7 @@ from endoscope_server.services.inference import classification, tensors
 from endoscope_server.services.inference.availability import Availability
 from endoscope_server.services.inference.metadata import VERSION
 from endoscope_server.services.inference.regions import Part, part_of
+from endoscope_server.services.inference.wire import InferRequest
 from endoscope_server.serving import Answer, Batcher, SharedMemory
 
 RAW_OUTPUTS = "binary_data_output"
@@ -43,7 +44,7 @@ class Inferring:
         self._workers = workers
         self._shared = shared
 
-    async def answer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
+    async def answer(self, request: InferRequest) -> pb.ModelInferResponse:
         """The values that a request asks for.
 
         Raises:
@@ -52,16 +53,17 @@ class Inferring:
             InvalidInput: for inputs that do not fit, and outputs that the graph does not have.
             Unsupported: for what only Triton has.
         """
-        model = await self.model(request.model_name, request.model_version, "model_name")
-        names, parts = self._outputs(model, request)
+        asked = request.message
+        model = await self.model(asked.model_name, asked.model_version, "model_name")
+        names, parts = self._outputs(model, asked)
         if tensors.is_heavy(request):
             inputs = await self._workers.run(lambda: tensors.decode(request, self._shared))
         else:
             inputs = tensors.decode(request, self._shared)
         found = await self._batcher.run(model, inputs, names)
         if sum(array.nbytes for array in found.values.values()) < INLINE_BYTES:
-            return _response(model, request, names, parts, found)
-        return await self._workers.run(lambda: _response(model, request, names, parts, found))
+            return _response(model, asked, names, parts, found)
+        return await self._workers.run(lambda: _response(model, asked, names, parts, found))
 
     async def model(self, name: str, version: str, field: str) -> Model:
         """A model by name, in memory; raises as :meth:`Availability.get`."""

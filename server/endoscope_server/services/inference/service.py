@@ -15,6 +15,7 @@ from endoscope_server.services.inference.availability import Availability, model
 from endoscope_server.services.inference.inferring import Inferring
 from endoscope_server.services.inference.metadata import VERSION, configuration, metadata
 from endoscope_server.services.inference.streaming import answers
+from endoscope_server.services.inference.wire import InferRequest
 from endoscope_server.services.status import Context
 from endoscope_server.serving import Batcher, SharedMemory, Statistics
 
@@ -91,12 +92,14 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         model = await self._inferring.model(request.name, request.version, "name")
         return pb.ModelConfigResponse(config=configuration(model, self._batcher))
 
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+    async def ModelInfer(  # type: ignore[override]  # see WireInterceptor
+        self, request: InferRequest, context: Context
+    ) -> pb.ModelInferResponse:
         """Values of the graph."""
         return await self._inferring.answer(request)
 
-    async def ModelStreamInfer(
-        self, request: AsyncIterator[pb.ModelInferRequest], context: Context
+    async def ModelStreamInfer(  # type: ignore[override]  # see WireInterceptor
+        self, request: AsyncIterator[InferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """The same for many requests."""
         async for response in answers(self._inferring, request):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from endoscope_server.errors import EndoscopeError
 from endoscope_server.protocols import grpc_service_pb2 as pb
 from endoscope_server.services.inference.inferring import Inferring
+from endoscope_server.services.inference.wire import InferRequest
 from endoscope_server.services.status import details_of
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ FINAL = "triton_final_response"
 
 
 async def answers(
-    inferring: Inferring, requests: AsyncIterator[pb.ModelInferRequest]
+    inferring: Inferring, requests: AsyncIterator[InferRequest]
 ) -> AsyncIterator[pb.ModelStreamInferResponse]:
     """An answer for each request; one that fails gets its error, and the stream goes on."""
     under_way: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue(IN_FLIGHT)
@@ -45,15 +46,16 @@ async def answers(
                 task.cancel()
 
 
-async def _answer(inferring: Inferring, request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+async def _answer(inferring: Inferring, request: InferRequest) -> pb.ModelStreamInferResponse:
+    asked = request.message
     try:
         response = await inferring.answer(request)
     except EndoscopeError as error:
-        return _failed(request, details_of(error).message)
+        return _failed(asked, details_of(error).message)
     except Exception as error:
         logger.error("inference in a stream failed inside", exc_info=error)
-        return _failed(request, f"inference failed inside the server: {type(error).__name__}")
-    if request.parameters[WANTS_FINAL].bool_param if WANTS_FINAL in request.parameters else False:
+        return _failed(asked, f"inference failed inside the server: {type(error).__name__}")
+    if WANTS_FINAL in asked.parameters and asked.parameters[WANTS_FINAL].bool_param:
         response.parameters[FINAL].bool_param = True
     return pb.ModelStreamInferResponse(infer_response=response)
 

@@ -15,6 +15,7 @@ from endoscope_server.protocols import grpc_service_pb2 as pb
 from endoscope_server.services.inference import datatypes
 from endoscope_server.services.inference.datatypes import Datatype
 from endoscope_server.services.inference.regions import Part, part_of, size_of
+from endoscope_server.services.inference.wire import InferRequest
 from endoscope_server.serving import SharedMemory
 
 Array = NDArray[np.generic]
@@ -26,7 +27,7 @@ HEAVY_BYTES = 2**22
 _LENGTH = struct.Struct("<I")
 
 
-def decode(request: pb.ModelInferRequest, shared: SharedMemory | None = None) -> dict[str, Array]:
+def decode(request: InferRequest, shared: SharedMemory | None = None) -> dict[str, Array]:
     """The inputs of a request by name; arrays over raw bytes are read-only.
 
     Args:
@@ -39,7 +40,7 @@ def decode(request: pb.ModelInferRequest, shared: SharedMemory | None = None) ->
         NotFound: for a region that is not registered.
         Unsupported: for shared memory where there is none.
     """
-    tensors, raws = request.inputs, request.raw_input_contents
+    tensors, raws = request.message.inputs, request.raws
     parts = [part_of(tensor, shared, f"inputs[{tensor.name[:140]}]") for tensor in tensors]
     within = parts.count(None)
     if raws and len(raws) != within:
@@ -60,12 +61,12 @@ def decode(request: pb.ModelInferRequest, shared: SharedMemory | None = None) ->
     return arrays
 
 
-def is_heavy(request: pb.ModelInferRequest) -> bool:
+def is_heavy(request: InferRequest) -> bool:
     """Whether decoding takes long enough to be done off the event loop."""
     copied = 0
-    for tensor in request.inputs:
+    for tensor in request.message.inputs:
         size = size_of(tensor)
-        if tensor.datatype == "BYTES" or not (size or request.raw_input_contents):
+        if tensor.datatype == "BYTES" or not (size or request.raws):
             return True
         copied += size
     return copied > HEAVY_BYTES
@@ -106,7 +107,7 @@ def add_output(
     getattr(tensor.contents, datatype.contents).extend(values)
 
 
-def _decode(tensor: Tensor, raw: bytes | Part | None, field: str) -> Array:
+def _decode(tensor: Tensor, raw: memoryview | Part | None, field: str) -> Array:
     datatype = datatypes.named(tensor.datatype, f"{field}.datatype")
     shape = tuple(tensor.shape)
     if any(size < 0 for size in shape):
@@ -120,7 +121,7 @@ def _decode(tensor: Tensor, raw: bytes | Part | None, field: str) -> Array:
             field=f"{field}.contents",
         )
     if datatype.name == "BYTES":
-        texts = raw.read().tobytes() if isinstance(raw, Part) else raw
+        texts = (raw.read() if isinstance(raw, Part) else raw).tobytes()
         return _shaped(_from_texts(_elements(texts, count, field), field), shape, field)
     expected = count * datatype.dtype.itemsize
     if len(raw) != expected:
