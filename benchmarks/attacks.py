@@ -1,6 +1,6 @@
 """Attacks beside torchattacks' and foolbox's: same model, photos, bounds and budgets.
 
-    python benchmarks/attacks.py [--attacks pgd apgd_ce apgd_dlr fgsm square deepfool] [--crops 6]
+    python benchmarks/attacks.py [--attacks pgd apgd_ce apgd_targeted fab ...] [--crops 6]
 
 The model is EfficientNet-Lite0: the peers attack the native torch module, we the mirror of its export.
 Photos are crops of real ones in which the model sees what it sees in the whole photo; that class is the
@@ -46,6 +46,9 @@ SQUARE_BOUNDS = (1 / 255, 2 / 255)
 STEPS = 40
 QUERIES = 300
 MINIMAL_STEPS = 300
+FAB_STEPS = 50
+TARGETS = 3
+"""Classes that targeted attacks try, the strongest first."""
 PART = 6
 CONTESTANTS = ("ours", "torchattacks", "foolbox")
 OUR_FILES = "ours, as CreateAdversarial gives it"
@@ -83,14 +86,16 @@ class Bench:
         """How many of the pictures the model still sees right."""
         return int((self.judged(images).argmax(1) == self.true).sum())
 
-    def ours(self, method: Method, norm: Norm, epsilon: float, steps: int, step_size: float = 0.0) -> Tensor:
+    def ours(self, method: Method, norm: Norm, epsilon: float, steps: int, restarts: int = 1) -> Tensor:
         """Our attack without rounding."""
         attack = ATTACKS[method]
         problem = Problem(self.own, self.images, self.true, None, norm, epsilon, rounded=False)
         best, items = Best(problem, minimal=attack.minimal), torch.arange(len(self.images))
-        settings = Settings(steps, step_size, early_stop=False, generator=torch.Generator().manual_seed(0))
-        for progress in attack.run(problem, settings):
-            best.offer(items, progress)
+        generator = torch.Generator().manual_seed(0)
+        for restart in range(restarts):
+            settings = Settings(steps, 0.0, early_stop=False, generator=generator, restart=restart)
+            for progress in attack.run(problem, settings):
+                best.offer(items, progress)
         return best.images
 
 
@@ -159,6 +164,12 @@ def bounded(bench: Bench, name: str, epsilon: float) -> dict[str, Tensor]:
             "ours": bench.ours(Method.SQUARE, Norm.LINF, epsilon, QUERIES),
             "torchattacks": torch_attack(bench, theirs),
         }
+    if name == "apgd_targeted":
+        theirs = torchattacks.APGDT(native, norm="Linf", eps=epsilon, steps=STEPS, n_classes=TARGETS + 1)
+        return {
+            "ours": bench.ours(Method.APGD_TARGETED, Norm.LINF, epsilon, STEPS, TARGETS),
+            "torchattacks": torch_attack(bench, theirs),
+        }
     loss, method = {"apgd_ce": ("ce", Method.APGD_CE), "apgd_dlr": ("dlr", Method.APGD_DLR)}[name]
     theirs = torchattacks.APGD(native, norm="Linf", eps=epsilon, steps=STEPS, n_restarts=1, loss=loss)
     return {
@@ -169,7 +180,7 @@ def bounded(bench: Bench, name: str, epsilon: float) -> dict[str, Tensor]:
 
 def in_files(bench: Bench, name: str) -> Tensor:
     """Our minimal attack as CreateAdversarial gives it: whole 255ths that fool."""
-    method = {"deepfool": Method.DEEPFOOL, "carlini_wagner": Method.CARLINI_WAGNER}[name]
+    method = Method(name)
     asked = AdversarialParameters(
         images=tuple(bench.images.numpy()),
         method=method,
@@ -187,6 +198,16 @@ def minimal(bench: Bench, name: str) -> dict[str, Tensor]:
         return {
             "ours": bench.ours(Method.DEEPFOOL, Norm.L2, math.inf, 50),
             "foolbox": foolbox_attack(bench, theirs, None),
+            OUR_FILES: in_files(bench, name),
+        }
+    if name == "fab":
+        # Towards all thousand classes at once it would take a thousand gradients a step.
+        theirs = torchattacks.FAB(
+            bench.native, norm="L2", eps=1.0, steps=FAB_STEPS, multi_targeted=True, n_classes=TARGETS + 1
+        )
+        return {
+            "ours": bench.ours(Method.FAB, Norm.L2, math.inf, FAB_STEPS),
+            "torchattacks": torch_attack(bench, theirs),
             OUR_FILES: in_files(bench, name),
         }
     searches = 6
@@ -223,7 +244,8 @@ def print_minimal(bench: Bench, name: str) -> None:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    kinds = ("fgsm", "pgd", "apgd_ce", "apgd_dlr", "square", "deepfool", "carlini_wagner")
+    least_kinds = ("deepfool", "carlini_wagner", "fab")
+    kinds = ("fgsm", "pgd", "apgd_ce", "apgd_dlr", "apgd_targeted", "square", *least_kinds)
     parser.add_argument("--attacks", nargs="*", choices=kinds, default=kinds)
     parser.add_argument("--crops", type=int, default=6, help="of each of six photos")
     arguments = parser.parse_args()
@@ -236,7 +258,7 @@ def main() -> None:
         f"{len(bench.images)} photos, {bench.standing(bench.images)} seen right; logits of native torch and "
         f"ONNX Runtime are at most {apart:.1e} apart"
     )
-    least = [name for name in arguments.attacks if name in ("deepfool", "carlini_wagner")]
+    least = [name for name in arguments.attacks if name in least_kinds]
     most = [name for name in arguments.attacks if name not in least]
     if most:
         print(f"\nphotos that still stand, of {len(bench.images)}\n")

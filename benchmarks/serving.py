@@ -1,8 +1,10 @@
 """Images a second and latency of eight clients that send single images, beside bare ONNX Runtime and peers.
 
-The clients are threads of one process that send bytes made before. Bare ONNX Runtime has no clients and no
-network, and the batch size that suits it best. Rounds of all take turns. Speeds and latencies count only
-while nobody else computes; the work of the cores for an image, clients included, is told from all rounds.
+Ours is asked in four ways: a call for each image or a stream a client, the image in the message or in shared
+memory. The clients are coroutines of one process that send bytes made before. Bare ONNX Runtime has no
+clients and no network, and the batch size that suits it best. Rounds of all take turns. Speeds and latencies
+count only while nobody else computes; the work of the cores for an image, clients included, is told from all
+rounds.
 ``python benchmarks/serving.py MODEL [--mlserver PYTHON]``, with the interpreter of an environment that has
 MLServer and ONNX Runtime.
 """
@@ -16,114 +18,24 @@ import socket
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
-import grpc
 import numpy as np
 import onnxruntime as ort
 from processes import endoscope_server, started
+from serving_clients import CLIENTS, Load, SharedLoad
 from serving_peers import NAME, start_mlserver
 
-from endoscope_server.protocols import grpc_service_pb2 as pb
-from endoscope_server.protocols import grpc_service_pb2_grpc
-
-CLIENTS = 8
-SHARED = ", shared"
-METHOD = "/inference.GRPCInferenceService/ModelInfer"
+OURS = "endoscope"
 BATCHES = (1, 2, 4, 8, 16)
 FOREIGN = 0.1
 """Rounds count in which others got at most so much of the machine."""
 
 Round = Callable[[float], tuple[float, list[float]]]
 """Works for some seconds; gives images a second, and each request's seconds."""
-
-
-class Load:
-    """Clients of one server, each with a connection of its own.
-
-    Args:
-        target: The server's address.
-        request: The message that all send.
-    """
-
-    def __init__(self, target: str, request: bytes) -> None:
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        self._channels = [grpc.insecure_channel(target, options=options) for _ in range(CLIENTS)]
-        self._calls = [channel.unary_unary(METHOD) for channel in self._channels]
-        self._request = request
-
-    def once(self) -> pb.ModelInferResponse:
-        """One answer; the server may still be starting."""
-        answer = self._calls[0](self._request, wait_for_ready=True, timeout=120)
-        return pb.ModelInferResponse.FromString(answer)
-
-    def __call__(self, seconds: float) -> tuple[float, list[float]]:
-        """A round."""
-        latencies: list[float] = []
-        started = time.perf_counter()
-
-        def work(client: int) -> None:
-            while (begun := time.perf_counter()) < started + seconds:
-                self.ask(client)
-                latencies.append(time.perf_counter() - begun)
-
-        threads = [threading.Thread(target=work, args=(client,)) for client in range(CLIENTS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return len(latencies) / (time.perf_counter() - started), latencies
-
-    def ask(self, client: int) -> None:
-        """One picture."""
-        self._calls[client](self._request, timeout=60)
-
-
-class SharedLoad(Load):
-    """Clients that leave their pictures in shared memory.
-
-    Args:
-        target: The server's address; it has been started with ``--shared-memory``.
-        image: One, as a batch.
-        name: The input's.
-    """
-
-    def __init__(self, target: str, image: np.ndarray, name: str) -> None:
-        self._image = image
-        self._memories = [SharedMemory(create=True, size=image.nbytes) for _ in range(CLIENTS)]
-        self._requests = []
-        for memory in self._memories:
-            request = pb.ModelInferRequest(model_name=NAME)
-            tensor = request.inputs.add(name=name, datatype="FP32", shape=image.shape)
-            tensor.parameters["shared_memory_region"].string_param = memory.name
-            tensor.parameters["shared_memory_byte_size"].int64_param = image.nbytes
-            self._requests.append(request.SerializeToString())
-        super().__init__(target, self._requests[0])
-        self._tensors = [np.ndarray(image.shape, image.dtype, memory.buf) for memory in self._memories]
-        self._tensors[0][:] = image
-        stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(target))
-        for memory in self._memories:
-            region = {"name": memory.name, "key": memory.name, "byte_size": image.nbytes}
-            stub.SystemSharedMemoryRegister(
-                pb.SystemSharedMemoryRegisterRequest(**region), wait_for_ready=True, timeout=120
-            )
-
-    def ask(self, client: int) -> None:
-        """One picture."""
-        self._tensors[client][:] = self._image
-        self._calls[client](self._requests[client], timeout=60)
-
-    def close(self) -> None:
-        """Give the memory back."""
-        self._tensors.clear()
-        for memory in self._memories:
-            memory.close()
-            memory.unlink()
 
 
 class Bare:
@@ -223,7 +135,7 @@ def servers(
         plain = [sys.executable, str(Path(__file__).with_name("serving_peers.py")), str(model)]
         plain += [str(folder / "plain")]
         found = {
-            "endoscope": stack.enter_context(endoscope_server(models, ["--shared-memory", *options])),
+            OURS: stack.enter_context(endoscope_server(models, ["--shared-memory", *options])),
             "plain grpc.aio": stack.enter_context(started(plain, folder / "plain")),
         }
         if mlserver:
@@ -245,6 +157,16 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def loads_of(targets: dict[str, str], name: str, image: np.ndarray) -> dict[str, Load]:
+    """The ways to ask each server, by what they are called."""
+    loads = {label: Load(target, NAME, name, image) for label, target in targets.items() if label != OURS}
+    for kind, how in ((Load, ""), (SharedLoad, ", shared memory")):
+        for stream in (False, True):
+            label = f"{OURS}, {'streams' if stream else 'calls'}{how}"
+            loads[label] = kind(targets[OURS], NAME, name, image, stream=stream)
+    return loads
+
+
 def main() -> None:
     """Measure and tell."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -260,8 +182,6 @@ def main() -> None:
     image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
     name = session.get_inputs()[0].name
     [expected] = session.run([session.get_outputs()[0].name], {name: image})
-    request = pb.ModelInferRequest(model_name=NAME, raw_input_contents=[image.tobytes()])
-    request.inputs.add(name=name, datatype="FP32", shape=image.shape)
     with (
         contextlib.ExitStack() as stack,
         servers(arguments.model, arguments.mlserver, arguments.options) as found,
@@ -271,17 +191,16 @@ def main() -> None:
         }
         for size in BATCHES[::2]:
             contenders[f"one core, {size}"] = Measured(Bare(arguments.model, image, size, threads=1), size)
-        loads = {label: Load(target, request.SerializeToString()) for label, (_, target) in found.items()}
-        shared = SharedLoad(found["endoscope"][1], image, name)
-        stack.callback(shared.close)
-        loads[f"endoscope{SHARED}"] = shared
+        loads = loads_of({label: target for label, (_, target) in found.items()}, name, image)
+        for load in loads.values():
+            stack.callback(load.close)
         for label, load in loads.items():
             [output] = load.once().raw_output_contents or [b""]
             if output and not np.allclose(np.frombuffer(output, np.float32), expected.ravel(), atol=1e-3):
                 raise RuntimeError(f"{label} gives other numbers")
             load(1.0)
             contenders[label] = Measured(load)
-        families = {label: [found[label.removesuffix(SHARED)][0]] for label in loads}
+        families = {label: [found[label.partition(",")[0]][0]] for label in loads}
         while time.monotonic() - begun < arguments.patience:
             short = [one for one in contenders.values() if len(one.speeds) < arguments.rounds]
             if not short:
@@ -299,21 +218,21 @@ def tell(contenders: dict[str, Measured]) -> None:
     """The tables: work of the cores, then speeds and latencies, if there were quiet rounds."""
     costs = {label: statistics.median(one.costs) for label, one in contenders.items()}
     least = min(cost for label, cost in costs.items() if label.startswith("one core"))
-    print(f"{'':17} core-ms an image   of bare's work on one core")
+    print(f"{'':33} core-ms an image   of bare's work on one core")
     for label, cost in costs.items():
         if not label.startswith("bare"):
-            print(f"{label:17} {1e3 * cost:16.2f} {cost / least:26.2f}")
+            print(f"{label:33} {1e3 * cost:16.2f} {cost / least:26.2f}")
     counted = {label: one for label, one in contenders.items() if one.speeds}
     bare = {label: one for label, one in counted.items() if label.startswith("bare")}
     if f"bare, batch {CLIENTS}" not in bare:
         raise SystemExit("others computed in every round: no speeds, try again on a quiet machine")
     best = max(one.speed for one in bare.values())
     batch = bare[f"bare, batch {CLIENTS}"].percentile(50)
-    print(f"{'':17} images/s  over bare  p50 ms  p99 ms  p99 over a batch of {CLIENTS}   rounds")
+    print(f"{'':33} images/s  over bare  p50 ms  p99 ms  p99 over a batch of {CLIENTS}   rounds")
     for label, one in counted.items():
         p50, p99 = one.percentile(50), one.percentile(99)
         print(
-            f"{label:17} {one.speed:8.1f} {one.speed / best:10.2f} {1e3 * p50:7.1f} {1e3 * p99:7.1f} "
+            f"{label:33} {one.speed:8.1f} {one.speed / best:10.2f} {1e3 * p50:7.1f} {1e3 * p99:7.1f} "
             f"{p99 / batch:20.2f} {len(one.speeds):14d}"
         )
 
