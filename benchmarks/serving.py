@@ -1,10 +1,10 @@
 """Images a second and latency of eight clients that send single images, beside bare ONNX Runtime and peers.
 
 Ours is asked in four ways: a call for each image or a stream a client, the image in the message or in shared
-memory. The clients are coroutines of one process that send bytes made before. Bare ONNX Runtime has no
-clients and no network, and the batch size that suits it best. Rounds of all take turns. Speeds and latencies
-count only while nobody else computes; the work of the cores for an image, clients included, is told from all
-rounds.
+memory. The clients are a program in C++ that sends bytes made before (it is built here, see
+``serving_clients.py``). Bare ONNX Runtime has no clients and no network, and the batch size that suits it
+best. Rounds of all take turns. Speeds and latencies count only while nobody else computes; the work of the
+cores for an image, clients included, is told from all rounds.
 ``python benchmarks/serving.py MODEL [--mlserver PYTHON]``, with the interpreter of an environment that has
 MLServer and ONNX Runtime.
 """
@@ -114,11 +114,11 @@ def busy_seconds() -> float:
 
 
 def own_seconds(family: Sequence[int]) -> float:
-    """Seconds of work that this process and the servers got."""
+    """Seconds of work that this process, the clients that have ended and the servers got."""
     ticks = 0
     for pid in (os.getpid(), *family):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
+        ticks += sum(map(int, fields[11:15] if pid == os.getpid() else fields[11:13]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
