@@ -2,7 +2,7 @@
 
 Bare ONNX Runtime gets normalised tensors that are ready, all cores for an operator, and the batch size that
 suits it best. Run it on a quiet machine:
-``python benchmarks/scan.py MODEL [--sizes 500x375 256x256] [--images 200]``.
+``python benchmarks/scan.py MODEL [--sizes 500x375 256x256] [--images 1000]``.
 """
 
 from __future__ import annotations
@@ -137,9 +137,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--sizes", type=size_of, nargs="+", default=[(500, 375)])
-    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=6)
     arguments = parser.parse_args()
     graph = Graph.from_file(arguments.model)
     bare = Bare(arguments.model)
