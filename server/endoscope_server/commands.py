@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -120,7 +121,9 @@ def _prepare_threads(settings: Settings) -> None:
     benchmarks/waiting.py. Whoever has the machine alone may set OMP_WAIT_POLICY=ACTIVE.
     """
     if hasattr(os, "SCHED_BATCH"):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        # Some containers forbid it.
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if settings.torch_threads:
         import torch
