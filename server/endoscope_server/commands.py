@@ -108,22 +108,26 @@ def _in_loop(work: Coroutine[Any, Any, bool]) -> bool:
     return uvloop.run(work)
 
 
-def _prepare_threads(settings: Settings) -> None:
-    """Say how threads share the cores, how torch's wait, which OpenMP reads when it is loaded, and how many.
+def _let_compute() -> None:
+    """Let a thread that wakes not push another off its core at once, where the system has a policy for that.
 
-    A thread that wakes does not push another off its core at once: else each message that comes in interrupts
-    what is computed, and takes the cache from it. Measured with eight clients of EfficientNet-Lite0 on two
-    cores: 249 images a second instead of 234.
+    Else each message that comes in interrupts what is computed, and takes the cache from it. Measured with
+    eight clients of EfficientNet-Lite0 on two cores: 249 images a second instead of 234.
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        # Some containers forbid it.
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def _prepare_threads(settings: Settings) -> None:
+    """Say how torch's threads wait, which OpenMP reads when it is loaded, and how many there are.
 
     By default they spin. A thread that spins beside other processes keeps the one that it waits for from its
     core: measured on two cores beside two busy processes, a gradient step of EfficientNet-Lite0 took 1,939 ms
     with threads that spin and 63 ms with threads that sleep; alone, 24 ms and 19 ms. See
     benchmarks/waiting.py. Whoever has the machine alone may set OMP_WAIT_POLICY=ACTIVE.
     """
-    if hasattr(os, "SCHED_BATCH"):
-        # Some containers forbid it.
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if settings.torch_threads:
         import torch
@@ -133,6 +137,7 @@ def _prepare_threads(settings: Settings) -> None:
 
 async def _run(settings: Settings) -> bool:
     """Serve until the end; whether all work has ended by then."""
+    _let_compute()
     _prepare_threads(settings)
     # The engines take seconds to import: --help must not wait for them.
     from endoscope_server.files import write_whole

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +31,7 @@ from endoscope_server.errors import LimitExceeded
 from endoscope_server.models import MemoryBudget
 from endoscope_server.services.activation.neighbors import Indexes
 from endoscope_server.techniques.neighbors import Metric
+from tests.services.metrics import metrics_port, read_metrics
 
 MODEL = "models/digits-cnn"
 GREY = "datasets/grey"
@@ -112,20 +111,8 @@ def running(start_server, digits_models, tmp_path_factory) -> Iterator[Running]:
         yield found
 
 
-def metrics_port(log: Path) -> int:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if told := re.search(r"metrics are at port (\d+)", log.read_text()):
-            return int(told[1])
-        time.sleep(0.02)
-    raise AssertionError("the log does not tell the metrics' port")
-
-
 def granted(port: int) -> int:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        told = re.search(r"^endoscope_memory_granted_bytes (\S+)$", answer.read().decode(), re.MULTILINE)
-    assert told is not None
-    return int(float(told[1]))
+    return int(read_metrics(port)["endoscope_memory_granted_bytes", frozenset()])
 
 
 def is_at_last(size: int, found: Callable[[], int]) -> bool:

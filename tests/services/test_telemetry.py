@@ -11,11 +11,9 @@ import os
 import re
 import signal
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,7 +21,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
-from prometheus_client.parser import text_string_to_metric_families
 
 from endoscope.v1 import (
     dataset_pb2,
@@ -39,6 +36,7 @@ from endoscope.v1 import (
 from endoscope_server.commands import serve
 from endoscope_server.protocols import grpc_service_pb2, grpc_service_pb2_grpc
 from endoscope_server.telemetry import call, logs
+from tests.services.metrics import Metrics, metrics_port, read_metrics
 
 LIST = "/endoscope.v1.ModelService/ListModels"
 GET = "/endoscope.v1.ModelService/GetModel"
@@ -74,7 +72,7 @@ class Observed:
     channel: grpc.Channel
     collector: Collector
     log: Callable[[], list[dict[str, Any]]]
-    metrics: Callable[[], dict[tuple[str, frozenset[tuple[str, str]]], float]]
+    metrics: Callable[[], Metrics]
 
     def value(self, name: str, **labels: str) -> float:
         return self.metrics().get((name, frozenset(labels.items())), 0.0)
@@ -82,26 +80,6 @@ class Observed:
 
 def _attributes(pairs: Any) -> dict[str, Any]:
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}
-
-
-def _read(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        families = text_string_to_metric_families(answer.read().decode())
-        return {
-            (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in families
-            for sample in family.samples
-        }
-
-
-def _port(log: Path) -> int:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        found = re.search(r"metrics are at port (\d+)", log.read_text())
-        if found:
-            return int(found[1])
-        time.sleep(0.02)
-    raise AssertionError("the log does not tell the metrics' port")
 
 
 @contextlib.contextmanager
@@ -126,12 +104,12 @@ def observed(start_server, digits_cnn_path, album, tmp_path_factory) -> Iterator
         _environment(OTEL_BSP_SCHEDULE_DELAY="100"),
         start_server(state, digits_cnn_path.parent, *options) as running,
     ):
-        url = f"http://127.0.0.1:{_port(running.state / 'log')}/metrics"
+        port = metrics_port(running.state / "log")
         yield Observed(
             running.channel,
             collector,
             lambda: [json.loads(line) for line in (state / "log").read_text().splitlines()],
-            lambda: _read(url),
+            lambda: read_metrics(port),
         )
     receiver.stop(None)
 

@@ -46,10 +46,10 @@ def scan_memory(
         providers: ONNX Runtime execution providers.
     """
     at_once, batch = (min(number, count) for number in parameters.sizes(graph, providers))
-    picture = _NUMBER_BYTES * math.prod(preprocessing.shape)
+    picture = _input_bytes(preprocessing)
     values = {value for wanted in parameters.values if (value := value_of(wanted)) is not None}
     given = sum(sizes.get(value, picture) for value in values)
-    features = sum(feature_bytes(graph, sizes, wanted, picture) for wanted in parameters.values)
+    features = sum(feature_bytes(graph, sizes, wanted, preprocessing) for wanted in parameters.values)
     runs = round(at_once * (_ARENA * most_alive(graph, sizes, values) + _GIVEN_COPIES * given))
     working = runs + batch * (picture + features) + _PICTURE_BYTES
     waiting = min(count, batch + min(CHUNK_IMAGES, CHUNK_BYTES // max(features, 1)))
@@ -57,22 +57,26 @@ def scan_memory(
     return round(under_way) + _CHUNK_COPIES * waiting * features
 
 
-def feature_bytes(graph: Graph, sizes: Mapping[str, int], wanted: str, picture: int) -> int:
+def feature_bytes(graph: Graph, sizes: Mapping[str, int], wanted: str, preprocessing: Preprocessing) -> int:
     """About how many bytes the features of one picture take.
 
     Args:
         graph: The model.
         sizes: Bytes of each computed value for one picture, by ONNX name.
         wanted: As :class:`Extraction` has it.
-        picture: Bytes of the model's input for one picture.
+        preprocessing: Between pictures and the model.
     """
     value = value_of(wanted)
     if value is None:
         return 3 * PIXEL_SIDE**2
-    whole = sizes.get(value, picture)
+    whole = sizes.get(value, _input_bytes(preprocessing))
     if wanted != peaks_of(value):
         return whole
     shape = graph.values[value].shape
     channels = shape[value_axes(graph, value, len(shape)).channel] if shape and len(shape) > 1 else 1
     # The strongest activation of each, its row and its column.
     return 3 * _NUMBER_BYTES * channels if isinstance(channels, int) else whole
+
+
+def _input_bytes(preprocessing: Preprocessing) -> int:
+    return _NUMBER_BYTES * math.prod(preprocessing.shape)

@@ -14,7 +14,11 @@ def is_this_machine(name: str) -> bool:
         return False
 
 
+def is_address_of_this_machine(address: str) -> bool:
+    """Whether ``host:port``, or ``unix:`` and a path, is of this machine."""
+    return address.startswith("unix:") or is_this_machine(address.rpartition(":")[0].strip("[]"))
+
+
 def is_peer_of_this_machine(peer: str) -> bool:
     """Whether a caller, as gRPC names it (``ipv4:127.0.0.1:5``, ``unix:``), is of this machine."""
-    scheme, _, address = unquote(peer).partition(":")
-    return scheme == "unix" or is_this_machine(address.rpartition(":")[0].strip("[]"))
+    return is_address_of_this_machine(unquote(peer).removeprefix("ipv4:").removeprefix("ipv6:"))

@@ -9,7 +9,7 @@ from typing import Any
 
 from endoscope.v1 import audit_pb2, audit_pb2_grpc
 from endoscope_server.jobs import JobManager, Start, Work
-from endoscope_server.models import MemoryBudget, Model
+from endoscope_server.models import Model
 from endoscope_server.services import streaming
 from endoscope_server.services.audit import findings
 from endoscope_server.services.audit.case import make_case, searched
@@ -44,12 +44,10 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         surveyor: The models and the datasets.
         jobs: What runs audits.
         workers: What checks requests.
-        budget: Of the memory that an audit takes.
     """
 
-    def __init__(self, surveyor: Surveyor, jobs: JobManager, workers: Workers, budget: MemoryBudget) -> None:
+    def __init__(self, surveyor: Surveyor, jobs: JobManager, workers: Workers) -> None:
         self._surveyor = surveyor
-        self._budget = budget
         self._jobs = jobs
         self._device = best_device()
         self._methods = streaming.Methods(jobs, workers)
@@ -86,7 +84,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
         training = searched(self._surveyor, survey, request.training_dataset)
         case = self._jobs.run(lambda: make_case(survey, training, self._surveyor, parameters, self._device))
         bytes_needed = audit_memory(case, parameters, survey.model.activation_bytes)
-        self._budget.check(bytes_needed, TECHNIQUE)
+        self._surveyor.budget.check(bytes_needed, TECHNIQUE)
         ticket = _ticket(request, survey, training, case, parameters)
         made = provenance(
             TECHNIQUE, ticket.model, ticket.fingerprint, ticket.parameters, ticket.seed, str(self._device)
@@ -98,7 +96,7 @@ class AuditService(audit_pb2_grpc.AuditServiceServicer):
             def done(finding: Finding) -> None:
                 tell(memory.told, encoded(finding))
 
-            with self._budget.lent(bytes_needed, TECHNIQUE):
+            with self._surveyor.budget.lent(bytes_needed, TECHNIQUE):
                 audit = yield from run_audit(case, parameters, done, memory)
             yield None
             report = make_report(audit, title, findings.as_json(made))

@@ -10,7 +10,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from endoscope_server.errors import InvalidInput
 from endoscope_server.security import Certificates
-from endoscope_server.security.addresses import is_this_machine
+from endoscope_server.security.addresses import is_address_of_this_machine
 from endoscope_server.security.certificates import Chain
 from endoscope_server.settings import Settings
 
@@ -68,14 +68,12 @@ def warn(settings: Settings) -> None:
     """Say in the log what is open to more people than its operator may think."""
     if settings.tokens is not None and settings.tls_certificate is None:
         logger.warning("tokens travel in the clear, since there is no --tls-certificate")
-    if settings.tokens is None and settings.tls_client_ca is None and not _is_local(settings.listen):
+    if (
+        settings.tokens is None
+        and settings.tls_client_ca is None
+        and not is_address_of_this_machine(settings.listen)
+    ):
         logger.warning("whoever reaches %s may do everything, since there are no --tokens", settings.listen)
-
-
-def _is_local(address: str) -> bool:
-    if address.startswith("unix:"):
-        return True
-    return is_this_machine(address.rpartition(":")[0].strip("[]"))
 
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from endoscope_server.datasets import (
+    PIXELS,
     Engine,
     Extraction,
     FeatureStore,
@@ -81,10 +81,10 @@ class Survey:
         ratio = pixels / (own.height * own.width)
         return {name: round(ratio * size) for name, size in self.model.value_bytes.items()}
 
-    def feature_bytes(self, wanted: str) -> int:
-        """About how many bytes the features of one picture take."""
-        picture = 4 * math.prod(self.preprocessing.shape)
-        return feature_bytes(self.model.graph, self.sizes, wanted, picture)
+    def width(self, wanted: str) -> int:
+        """About how many numbers the features of one picture are, as they are computed with."""
+        size = feature_bytes(self.model.graph, self.sizes, wanted, self.preprocessing)
+        return size // (1 if wanted == PIXELS else 4)
 
     def told(self) -> dict[str, Any]:
         """The preprocessing in protobuf's JSON."""

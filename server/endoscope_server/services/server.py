@@ -231,9 +231,7 @@ class Server:
             TechniqueService(self._techniques, work, jobs, workers), server
         )
         job_service_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs), server)
-        audit_pb2_grpc.add_AuditServiceServicer_to_server(
-            AuditService(self._surveyor, jobs, workers, self._budget), server
-        )
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditService(self._surveyor, jobs, workers), server)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz_async.ChannelzServicer(), server)

@@ -58,8 +58,8 @@ def prepare(surveyor: Surveyor, request: activation_pb2.EmbedFeaturesRequest) ->
     check_count(parameters, len(survey.source.items))
     surveyor.check(survey, [value])
     labelled = any(item.label for item in survey.source.items)
-    width = survey.feature_bytes(value) // _NUMBER_BYTES
-    bytes_needed = embedding_memory(parameters, len(survey.source.items), width, _NUMBER_BYTES, labelled)
+    count, width = len(survey.source.items), survey.width(value)
+    bytes_needed = embedding_memory(parameters, count, width, _NUMBER_BYTES, labelled)
     surveyor.budget.check(bytes_needed, TECHNIQUE)
     pictures = [to_picture(image, f"images[{index}]") for index, image in enumerate(request.images)]
     graph = survey.model.graph

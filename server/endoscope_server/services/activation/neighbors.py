@@ -156,7 +156,7 @@ def prepare(surveyor: Surveyor, indexes: Indexes, request: activation_pb2.FindNe
     parameters.count(others)
     spaces = _spaces(value, parameters)
     surveyor.check(survey, spaces)
-    widths = [survey.feature_bytes(space) // (1 if space == PIXELS else 4) for space in spaces]
+    widths = [survey.width(space) for space in spaces]
     surveyor.budget.check(
         sum(indexes.memory(len(items), width, approximate=parameters.approximate).kept for width in widths)
         + search_memory(len(items), max(widths), count, parameters),

@@ -42,8 +42,8 @@ class Part:
         """A copy of its bytes; raises as :meth:`SharedMemory.read`."""
         return self.shared.read(self.region, self.offset, self.size, self.field)
 
-    def write(self, content: bytes) -> int:
-        """Put bytes at its start, and tell how many.
+    def write(self, content: bytes, tensor: pb.ModelInferResponse.InferOutputTensor) -> None:
+        """Put bytes at its start, and say in the response's tensor where they are.
 
         Raises:
             InvalidInput: if they are too many, and as :meth:`SharedMemory.write`.
@@ -55,12 +55,8 @@ class Part:
                 reason="OUTPUT_TOO_LARGE",
             )
         self.shared.write(self.region, self.offset, content, self.field)
-        return len(content)
-
-    def tell(self, tensor: pb.ModelInferResponse.InferOutputTensor, count: int) -> None:
-        """Say in a response where a tensor is."""
         tensor.parameters[_REGION].string_param = self.region
-        tensor.parameters[_SIZE].int64_param = count
+        tensor.parameters[_SIZE].int64_param = len(content)
         if self.offset:
             tensor.parameters[_OFFSET].int64_param = self.offset
 

@@ -91,7 +91,7 @@ def add_output(
     datatype = datatypes.of(array, name)
     tensor = response.outputs.add(name=name, datatype=datatype.name, shape=array.shape)
     if part is not None:
-        part.tell(tensor, part.write(_to_raw(array, datatype)))
+        part.write(_to_raw(array, datatype), tensor)
         # Contents go by the place of their output.
         response.raw_output_contents.append(b"")
         return
