@@ -132,7 +132,13 @@ class Visit:
         locator.first.wait_for()
         return locator.first.evaluate(
             """async (image) => {
-                await image.decode();
+                // Where another picture takes its place meanwhile, that one counts.
+                for (let shown; shown !== image.src; ) {
+                    shown = image.src;
+                    await image.decode().catch((trouble) => {
+                        if (shown === image.src) throw trouble;
+                    });
+                }
                 const canvas = new OffscreenCanvas(16, 16);
                 const context = canvas.getContext("2d");
                 context.drawImage(image, 0, 0, 16, 16);
