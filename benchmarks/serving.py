@@ -1,10 +1,11 @@
 """Images a second and latency of eight clients that send single images, beside bare ONNX Runtime and peers.
 
-Ours is asked in four ways: a call for each image or a stream a client, the image in the message or in shared
-memory. The clients are a program in C++ that sends bytes made before (it is built here, see
-``serving_clients.py``). Bare ONNX Runtime has no clients and no network, and the batch size that suits it
-best. Rounds of all take turns. Speeds and latencies count only while nobody else computes; the work of the
-cores for an image, clients included, is told from all rounds.
+Ours is asked in six ways: a call for each image or a stream a client, the image as numbers in the message or
+in shared memory, or as 8-bit pixels in the message, which the server normalises. The clients are a program in
+C++ that sends bytes made before (it is built here, see ``serving_clients.py``). Bare ONNX Runtime has no
+clients and no network, and the batch size that suits it best. Rounds of all take turns. Speeds and latencies
+count only while nobody else computes; the work of the cores for an image, clients included, is told from all
+rounds.
 ``python benchmarks/serving.py MODEL [--mlserver PYTHON]``, with the interpreter of an environment that has
 MLServer and ONNX Runtime.
 """
@@ -25,9 +26,13 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from PIL import Image
 from processes import endoscope_server, started
 from serving_clients import CLIENTS, Load, SharedLoad
 from serving_peers import NAME, start_mlserver
+
+from endoscope_server.graph import Graph
+from endoscope_server.models.card import make_card
 
 OURS = "endoscope"
 BATCHES = (1, 2, 4, 8, 16)
@@ -157,13 +162,15 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def loads_of(targets: dict[str, str], name: str, image: np.ndarray) -> dict[str, Load]:
+def loads_of(targets: dict[str, str], name: str, pixels: np.ndarray, image: np.ndarray) -> dict[str, Load]:
     """The ways to ask each server, by what they are called."""
     loads = {label: Load(target, NAME, name, image) for label, target in targets.items() if label != OURS}
-    for kind, how in ((Load, ""), (SharedLoad, ", shared memory")):
+    ways: list[tuple[type[Load], np.ndarray, str]]
+    ways = [(Load, image, ""), (SharedLoad, image, ", shared memory"), (Load, pixels, ", pixels")]
+    for kind, sent, how in ways:
         for stream in (False, True):
             label = f"{OURS}, {'streams' if stream else 'calls'}{how}"
-            loads[label] = kind(targets[OURS], NAME, name, image, stream=stream)
+            loads[label] = kind(targets[OURS], NAME, name, sent, stream=stream)
     return loads
 
 
@@ -179,7 +186,9 @@ def main() -> None:
     arguments = parser.parse_args()
     begun = time.monotonic()
     session = ort.InferenceSession(arguments.model)
-    image = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
+    preprocessing = make_card(Graph.from_file(arguments.model), {}).preprocessing
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), np.uint8)
+    image = preprocessing.prepare(Image.fromarray(pixels[0]))
     name = session.get_inputs()[0].name
     [expected] = session.run([session.get_outputs()[0].name], {name: image})
     with (
@@ -191,7 +200,7 @@ def main() -> None:
         }
         for size in BATCHES[::2]:
             contenders[f"one core, {size}"] = Measured(Bare(arguments.model, image, size, threads=1), size)
-        loads = loads_of({label: target for label, (_, target) in found.items()}, name, image)
+        loads = loads_of({label: target for label, (_, target) in found.items()}, name, pixels, image)
         for load in loads.values():
             stack.callback(load.close)
         for label, load in loads.items():

@@ -20,6 +20,7 @@ from endoscope_server.protocols import grpc_service_pb2 as pb
 from endoscope_server.protocols import grpc_service_pb2_grpc
 
 CLIENTS = 8
+_DATATYPES = {"float32": "FP32", "uint8": "UINT8"}
 _SOURCE = Path(__file__).with_name("serving_client.cpp")
 _BUILT = Path(".cache/benchmarks/serving_client")
 
@@ -44,7 +45,7 @@ class Load:
         target: The server's address.
         model: The model's name.
         name: Its input's.
-        image: One, as a batch; all send the same.
+        image: One, as a batch, as numbers or as 8-bit pixels; all send the same.
         stream: Whether each client has one call for all its pictures, and not one for each.
     """
 
@@ -53,7 +54,7 @@ class Load:
     ) -> None:
         self._target, self._how = target, "stream" if stream else "call"
         request = pb.ModelInferRequest(model_name=model, raw_input_contents=[image.tobytes()])
-        request.inputs.add(name=name, datatype="FP32", shape=image.shape)
+        _add(request, name, image)
         self._requests = [request] * CLIENTS
         self._folder = tempfile.TemporaryDirectory()
 
@@ -102,7 +103,7 @@ class SharedLoad(Load):
                 asked = pb.SystemSharedMemoryRegisterRequest(**region)
                 stub.SystemSharedMemoryRegister(asked, wait_for_ready=True, timeout=120)
                 request = pb.ModelInferRequest(model_name=model)
-                tensor = request.inputs.add(name=name, datatype="FP32", shape=image.shape)
+                tensor = _add(request, name, image)
                 tensor.parameters["shared_memory_region"].string_param = memory.name
                 tensor.parameters["shared_memory_byte_size"].int64_param = image.nbytes
                 self._requests.append(request)
@@ -117,3 +118,9 @@ class SharedLoad(Load):
         for memory in self._memories:
             memory.close()
             memory.unlink()
+
+
+def _add(
+    request: pb.ModelInferRequest, name: str, image: np.ndarray
+) -> pb.ModelInferRequest.InferInputTensor:
+    return request.inputs.add(name=name, datatype=_DATATYPES[image.dtype.name], shape=image.shape)

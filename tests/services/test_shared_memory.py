@@ -16,7 +16,7 @@ import pytest
 
 from endoscope_server.protocols import grpc_service_pb2 as pb
 from endoscope_server.protocols import grpc_service_pb2_grpc
-from tests.services.test_inference import Triton
+from tests.services.triton_process import Triton
 
 BYTES = 64
 
@@ -103,8 +103,7 @@ def test_tritons_client_passes_tensors_in_shared_memory(running, session) -> Non
     assert contents == [b""]
     assert int(status["regions"]["region"]["byte_size"]) == values.nbytes + 64 + expected.nbytes
     assert not triton.get_system_shared_memory_status().get("regions")
-    triton.process.stdin.close()
-    triton.process.wait(20)
+    triton.close()
 
 
 def test_an_input_beside_one_in_the_message_and_an_output_too_large(stub, session, memory, region) -> None:

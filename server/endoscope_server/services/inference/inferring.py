@@ -8,7 +8,7 @@ from endoscope_server.errors import InvalidInput, NotFound
 from endoscope_server.models import Model
 from endoscope_server.protocols import grpc_service_pb2 as pb
 from endoscope_server.services.calls import Workers
-from endoscope_server.services.inference import classification, tensors
+from endoscope_server.services.inference import classification, pictures, tensors
 from endoscope_server.services.inference.availability import Availability
 from endoscope_server.services.inference.metadata import VERSION
 from endoscope_server.services.inference.regions import Part, part_of
@@ -56,14 +56,21 @@ class Inferring:
         asked = request.message
         model = await self.model(asked.model_name, asked.model_version, "model_name")
         names, parts = self._outputs(model, asked)
-        if tensors.is_heavy(request):
-            inputs = await self._workers.run(lambda: tensors.decode(request, self._shared))
+        if tensors.is_heavy(request) or pictures.take_long(model, asked.inputs):
+            inputs = await self._workers.run(lambda: self._inputs(model, request))
         else:
-            inputs = tensors.decode(request, self._shared)
+            inputs = self._inputs(model, request)
         found = await self._batcher.run(model, inputs, names)
         if sum(array.nbytes for array in found.values.values()) < INLINE_BYTES:
             return _response(model, asked, names, parts, found)
         return await self._workers.run(lambda: _response(model, asked, names, parts, found))
+
+    def _inputs(self, model: Model, request: InferRequest) -> dict[str, tensors.Array]:
+        name = pictures.input_of(model)
+        inputs = tensors.decode(request, self._shared, files=name)
+        if name in inputs and pictures.are_pictures(inputs[name]):
+            inputs[name] = pictures.as_numbers(model, inputs[name], f"inputs[{name[:140]}]")
+        return inputs
 
     async def model(self, name: str, version: str, field: str) -> Model:
         """A model by name, in memory; raises as :meth:`Availability.get`."""

@@ -27,12 +27,13 @@ HEAVY_BYTES = 2**22
 _LENGTH = struct.Struct("<I")
 
 
-def decode(request: InferRequest, shared: SharedMemory | None = None) -> dict[str, Array]:
+def decode(request: InferRequest, shared: SharedMemory | None = None, files: str = "") -> dict[str, Array]:
     """The inputs of a request by name; arrays over raw bytes are read-only.
 
     Args:
         request: The request.
         shared: Regions that inputs may lie in; None if they may not.
+        files: The input whose BYTES are files and not texts.
 
     Raises:
         InvalidInput: for an input whose datatype, shape and contents do not fit, with the field
@@ -57,7 +58,9 @@ def decode(request: InferRequest, shared: SharedMemory | None = None) -> dict[st
             problem = "is given twice" if tensor.name else "has no name"
             raise InvalidInput(f"the input {problem}, expected each once by its name", field=field)
         raw = part if part is not None else next(left) if raws else None
-        arrays[tensor.name] = _decode(tensor, raw, field)
+        array = _decode(tensor, raw, field)
+        is_text = array.dtype == object and tensor.name != files
+        arrays[tensor.name] = _to_texts(array, field) if is_text else array
     return arrays
 
 
@@ -122,7 +125,7 @@ def _decode(tensor: Tensor, raw: memoryview | Part | None, field: str) -> Array:
         )
     if datatype.name == "BYTES":
         texts = (raw.read() if isinstance(raw, Part) else raw).tobytes()
-        return _shaped(_from_texts(_elements(texts, count, field), field), shape, field)
+        return _shaped(_objects(_elements(texts, count, field)), shape, field)
     expected = count * datatype.dtype.itemsize
     if len(raw) != expected:
         raise InvalidInput(
@@ -168,7 +171,7 @@ def _from_contents(tensor: Tensor, datatype: Datatype, count: int, field: str) -
             reason="WRONG_ELEMENT_COUNT",
         )
     if datatype.name == "BYTES":
-        return _from_texts(values, field)
+        return _objects(values)
     try:
         return np.array(values, datatype.dtype)
     except OverflowError as error:
@@ -197,13 +200,17 @@ def _elements(raw: bytes, count: int, field: str) -> list[bytes]:
     return found
 
 
-def _from_texts(values: Sequence[bytes], field: str) -> Array:
+def _objects(values: Sequence[bytes | str]) -> Array:
     array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _to_texts(array: Array, field: str) -> Array:
     try:
-        array[:] = [value.decode() for value in values]
+        return _objects([value.decode() for value in array.ravel().tolist()]).reshape(array.shape)
     except UnicodeDecodeError as error:
         raise InvalidInput("an element is no UTF-8, expected text", field=field) from error
-    return array
 
 
 def _texts(array: Array) -> list[bytes]:

@@ -1,0 +1,87 @@
+"""Pictures as a model's input: 8-bit pixels or whole files, where the model takes floats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from endoscope_server.errors import EndoscopeError, InvalidInput
+from endoscope_server.images.decoding import decode, from_pixels
+from endoscope_server.models import Model
+from endoscope_server.protocols import grpc_service_pb2 as pb
+
+Array = NDArray[np.generic]
+
+MOST_BYTES = 256 * 2**20
+"""What the pictures of one request may take as numbers: as much as a request may bring as numbers."""
+
+SMALL = 2**18
+"""Numbers of a picture that is fitted at once: one of 224 x 224 has fewer."""
+
+
+def input_of(model: Model) -> str:
+    """The input that takes pictures: floats, with a preprocessing that is known; empty if there is none."""
+    name = model.card.image_input
+    if not name or model.card.preprocessing is None:
+        return ""
+    dtype = model.graph.values[name].dtype
+    return name if dtype is not None and "float" in dtype else ""
+
+
+def are_pictures(array: Array) -> bool:
+    """Whether what came for such an input is pictures, and not yet numbers."""
+    return array.dtype == np.uint8 or array.dtype == object
+
+
+def as_numbers(model: Model, array: Array, field: str) -> Array:
+    """Pictures as the model takes them: fitted to its size and normalised by its preprocessing.
+
+    Args:
+        model: It has an input for pictures.
+        array: uint8 pixels, pictures x height x width x channels or pictures x channels x height x width, of
+            1 or 3 channels and any size; or an object array of encoded files.
+        field: Where they stand in the request.
+
+    Returns:
+        In the input's element type, as many rows as pictures.
+
+    Raises:
+        InvalidInput: for another shape, for a file that is no picture, for none and for more than fit
+            in :data:`MOST_BYTES`; with the field of the picture.
+        LimitExceeded: for a picture of too many pixels.
+    """
+    preprocessing = model.preprocessing({})
+    files = array.dtype == object
+    if not files and array.ndim != 4:
+        raise InvalidInput(
+            f"the pixels have the shape {list(array.shape)}, expected pictures x height x width x channels "
+            "or pictures x channels x height x width",
+            field=f"{field}.shape",
+            reason="WRONG_SHAPE",
+        )
+    pictures = array.reshape(-1) if files else array
+    most = MOST_BYTES // (4 * math.prod(preprocessing.shape))
+    if not 1 <= len(pictures) <= most:
+        raise InvalidInput(
+            f"there are {len(pictures)} pictures, expected at least one and at most {most}",
+            field=field,
+            reason="WRONG_COUNT",
+        )
+    numbers = np.empty((len(pictures), *preprocessing.shape), np.float32)
+    for index, picture in enumerate(pictures):
+        try:
+            preprocessing.write(decode(picture) if files else from_pixels(picture), numbers[index])
+        except EndoscopeError as error:
+            raise error.at(f"{field}[{index}]") from None
+    return model.as_input(numbers)
+
+
+def take_long(model: Model, tensors: Iterable[pb.ModelInferRequest.InferInputTensor]) -> bool:
+    """Whether pixels among a request's inputs hold up others: they are several pictures, or a large one."""
+    name = input_of(model)
+    shapes = [tensor.shape for tensor in tensors if tensor.name == name and tensor.datatype == "UINT8"]
+    needed = math.prod(model.preprocessing({}).shape) if shapes else 0
+    return any(shape[:1] != [1] or max(math.prod(shape), needed) > SMALL for shape in shapes)
