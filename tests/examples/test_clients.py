@@ -70,7 +70,10 @@ def node() -> list[str | Path]:
 @pytest.fixture(scope="module")
 def program() -> Path:
     need("cmake", "c++", "protoc", "grpc_cpp_plugin")
-    for command in (["cmake", "-S", EXAMPLES / "cpp", "-B", BUILD], ["cmake", "--build", BUILD]):
+    for command in (
+        ["cmake", "-S", EXAMPLES / "cpp", "-B", BUILD],
+        ["cmake", "--build", BUILD, "--parallel", "2"],
+    ):
         done = run(command, TOP, 280)
         if "gRPCConfig.cmake" in done.stderr:
             pytest.skip("libgrpc++-dev not installed")

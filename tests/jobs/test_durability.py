@@ -263,21 +263,21 @@ def test_a_full_disk_stops_neither_jobs_nor_server(start_server: Any, models: Pa
     """No file may grow beyond 64 KiB for a while, as if the disk were full."""
     with start_server(tmp_path, models, *OFTEN) as running:
         stub = gradient_pb2_grpc.GradientServiceStub(running.channel)
-        request = gradient_pb2.VisualizeClassRequest(model=DIGITS, classes=[3], steps=200, options=options())
+        request = gradient_pb2.VisualizeClassRequest(model=DIGITS, classes=[3], steps=100, options=options())
         before = read(stub.VisualizeClass(request, timeout=60))
         _, hard = resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (2**16, hard))
         # Too large for what is left of the database's log.
-        long = gradient_pb2.VisualizeClassRequest(model=DIGITS, classes=[3], steps=800, options=options())
+        long = gradient_pb2.VisualizeClassRequest(model=DIGITS, classes=[3], steps=600, options=options())
         header, steps, _ = read(stub.VisualizeClass(long, timeout=60))
-        assert [step.index for step in steps] == list(range(1, 801))
+        assert [step.index for step in steps] == list(range(1, 601))
         until(lambda: "can't be written" in (tmp_path / "log").read_text())
         resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
         until(lambda: "jobs are written again" in (tmp_path / "log").read_text())
         kill(running)
     with start_server(tmp_path, models) as running:
         _, steps, _ = watch(running, header.job)
-        assert [step.index for step in steps] == list(range(1, 801))
+        assert [step.index for step in steps] == list(range(1, 601))
         _, steps, result = watch(running, before[0].job)
         assert numbers(steps) == numbers(before[1])
         assert unwrapped(result) == before[2]
@@ -296,7 +296,7 @@ def test_scans_and_embeddings_end_with_the_same_bytes(
             dataset="datasets/album",
             method=activation_pb2.EMBEDDING_METHOD_TSNE,
             perplexity=8,
-            iterations=8000,
+            iterations=4000,
             options=job_pb2.JobOptions(detached=True, preview_every=0),
         )
         stream = stub.EmbedFeatures(request)
@@ -309,7 +309,7 @@ def test_scans_and_embeddings_end_with_the_same_bytes(
         _, steps, result = watch(running, name)
         assert [step.index for step in steps] == list(range(1, len(steps) + 1))
         # No iteration is told twice.
-        assert sum("iteration" in step.stage for step in steps) == 8000
+        assert sum("iteration" in step.stage for step in steps) == 4000
         stub = activation_pb2_grpc.ActivationServiceStub(running.channel)
         assert unwrapped(result) == read(stub.EmbedFeatures(request, timeout=100))[2]
 

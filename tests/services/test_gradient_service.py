@@ -59,7 +59,7 @@ def events(stream: Any) -> tuple[job_pb2.JobHeader, list[job_pb2.JobStep], Any]:
 
 
 def test_visualize_class_scores_its_classes(stub, judge) -> None:
-    classes = list(range(0, 1000, 50))
+    classes = list(range(0, 1000, 200))
     request = gradient_pb2.VisualizeClassRequest(model=MODEL, classes=classes)
     header, steps, result = events(stub.VisualizeClass(request, timeout=280))
     assert [step.index for step in steps] == list(range(1, header.total_steps + 1))

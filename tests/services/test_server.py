@@ -88,3 +88,13 @@ def test_a_port_that_is_taken_is_a_clear_error(server, tmp_path) -> None:
     assert done.returncode == 1
     assert server.target in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_start_waits_for_no_library_that_only_some_requests_need() -> None:
+    slow = {"matplotlib", "numba", "skimage", "sklearn", "scipy.stats", "pandas"}
+    code = "import sys, endoscope_server.services.server; print(*sys.modules, sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "torch" in done.stdout.split()
+    assert not slow & set(done.stdout.split())

@@ -356,7 +356,7 @@ def test_it_goes_on_after_a_crash_unless_its_file_is_another(
     request: dict[str, Any] = {"images": {"image": picture}, "seed": 5, "detached": True}
     with start_server(*arguments) as running, endoscope.connect(running.target) as client:
         whole = client.run_technique("digits-cnn", "turn", {"steps": 40}, **request).result()
-        slow = {"steps": 40, "pause": 0.1}
+        slow = {"steps": 40, "pause": 0.05}
         spinning = client.run_technique("digits-cnn", "spin", {**slow, "steps": 100_000}, **request).job
         turning = client.run_technique("digits-cnn", "turn", slow, **request)
         name = turning.job

@@ -199,9 +199,9 @@ def test_integrated_gradients_are_captums_and_nearly_complete(
 ) -> None:
     baseline = torch.full_like(image, 127 / 255)
     expected, delta = captum.attr.IntegratedGradients(network).attribute(
-        image, baseline, target=ESPRESSO, n_steps=10, return_convergence_delta=True, internal_batch_size=10
+        image, baseline, target=ESPRESSO, n_steps=5, return_convergence_delta=True, internal_batch_size=5
     )
-    found = ask(subject, coffee, Method.INTEGRATED_GRADIENTS, samples=10)
+    found = ask(subject, coffee, Method.INTEGRATED_GRADIENTS, samples=5)
     close(found.values, expected[0])
     with torch.no_grad():
         way = float(network(image)[0, ESPRESSO] - network(baseline)[0, ESPRESSO])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
+
+# Importing it takes a third of a second, which a server that starts need not wait for.
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _INK = ("#1f5fa8", "#c2571a")
 _MAX_LABELS = 40
@@ -36,6 +39,8 @@ def plot_over_depth(places: Sequence[str], left: Curve, right: Curve) -> Image.I
         left: Read off the left axis.
         right: Read off the right axis.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(
         figsize=(max(5.0, min(16.0, 2.5 + 0.25 * len(places))), 4.2), dpi=_DOTS_PER_INCH, layout="constrained"
     )
@@ -55,6 +60,8 @@ def plot_over_depth(places: Sequence[str], left: Curve, right: Curve) -> Image.I
 
 def to_picture(figure: Figure) -> Image.Image:
     """A figure as a picture in RGB; the same figure always gives the same pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer, pil_kwargs={"compress_level": 1}, metadata={"Software": None})
     picture = Image.open(buffer).convert("RGB")

@@ -10,13 +10,12 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter
+# Importing it takes a third of a second, which a server that starts need not wait for.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Matplotlib knows no CSS variables: these stand for them until the SVG is written.
 _STAND_INS = {
@@ -103,7 +102,7 @@ def plot_lines(
             )
         if log_y:
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda height, _place: f"{height:g}"))
+            axes.yaxis.set_major_formatter(lambda height, _place: f"{height:g}")
         if up_range:
             axes.set_ylim(*up_range)
         _name_ticks(axes, ticks)
@@ -133,7 +132,7 @@ def plot_reliability(bins: Sequence[tuple[float, float, int, float, float]]) -> 
     Args:
         bins: Low, high, pictures, mean confidence and accuracy of each; pictures may be 0.
     """
-    figure = Figure(figsize=(5.2, 4.8), layout="constrained")
+    figure = _figure((5.2, 4.8))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for low, high, count, confidence, accuracy in bins:
         middle, width = (low + high) / 2, high - low
@@ -159,11 +158,17 @@ def plot_reliability(bins: Sequence[tuple[float, float, int, float, float]]) -> 
 
 
 def _svg(draw: Callable[[Axes], None], across: str, up: str, size: tuple[float, float]) -> str:
-    figure = Figure(figsize=size, layout="constrained")
+    figure = _figure(size)
     axes = figure.add_subplot()
     draw(axes)
     _dress(axes, across, up)
     return _written(figure)
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")
 
 
 def _name_ticks(axes: Axes, ticks: Sequence[tuple[float, str]]) -> None:
@@ -195,12 +200,16 @@ def _dress(axes: Axes, across: str, up: str) -> None:
 
 
 def _written(figure: Figure) -> str:
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.text import Text
+
     figure.patch.set_visible(False)
     for text in figure.findobj(Text):
         # Names of layers and classes are no formulas.
         text.set_parse_math(False)
     buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "endoscope"}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "endoscope"}):
         FigureCanvasSVG(figure).print_svg(
             buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )

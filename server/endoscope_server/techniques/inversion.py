@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from endoscope_server.errors import InvalidInput, PreconditionFailed
@@ -252,7 +251,7 @@ def _measured(
         for pixels in (picture, original)
     )
     ours, theirs = (pixels[0].transpose(1, 2, 0) / np.float64(255) for pixels in (picture, original))
-    window = min(7, min(ours.shape[:2]) - (min(ours.shape[:2]) + 1) % 2)
+    psnr, ssim = _likeness(theirs, ours)
     return LayerInversion(
         layer,
         name,
@@ -260,17 +259,23 @@ def _measured(
         to_float(images)[0],
         float(relative_error(features, wanted)),
         _reference_error(subject, parameters, name, features, wanted),
-        _psnr(theirs, ours),
-        float(structural_similarity(theirs, ours, win_size=window, channel_axis=2, data_range=1)),
+        psnr,
+        ssim,
         perceptual_distance(subject, picture, original),
     )
 
 
-def _psnr(original: NDArray[np.float64], picture: NDArray[np.float64]) -> float:
-    """In decibels; equal pictures are as near as 8 bits can tell."""
+def _likeness(original: NDArray[np.float64], picture: NDArray[np.float64]) -> tuple[float, float]:
+    """PSNR in decibels, where equal pictures are as near as 8 bits can tell, and SSIM."""
+    # Importing it takes half a second, which a server that starts need not wait for.
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+    side = min(picture.shape[:2])
+    window = min(7, side - (side + 1) % 2)
+    ssim = float(structural_similarity(original, picture, win_size=window, channel_axis=2, data_range=1))
     if np.array_equal(original, picture):
-        return float(20 * np.log10(255 * np.sqrt(original.size)))
-    return float(peak_signal_noise_ratio(original, picture, data_range=1))
+        return float(20 * np.log10(255 * np.sqrt(original.size))), ssim
+    return float(peak_signal_noise_ratio(original, picture, data_range=1)), ssim
 
 
 def _reference_error(

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
 
 from endoscope_server.images.vector_plots import plot_reliability
 from endoscope_server.techniques.audit.calibration import calibrate, share_in_top, wilson
@@ -112,6 +111,9 @@ def _matrix(
     present = np.unique(np.concatenate([true, predicted]))
     if len(present) > _MATRIX:
         return None
+    # Importing it takes most of a second, which a server that starts need not wait for.
+    from sklearn.metrics import confusion_matrix
+
     return {
         "classes": [evidence.told(index) for index in present.tolist()],
         "pictures": confusion_matrix(true, predicted, labels=present).tolist(),
