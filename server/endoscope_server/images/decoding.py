@@ -77,6 +77,24 @@ def from_pixels(pixels: NDArray[np.generic]) -> Image.Image:
     Raises:
         InvalidInput: for another shape, type or range.
     """
+    pixels = channels_last(pixels)
+    if pixels.dtype != np.uint8:
+        if pixels.dtype.kind != "f":
+            raise InvalidInput(
+                f"the pixels are {pixels.dtype}, expected uint8 or float32", reason="WRONG_DTYPE"
+            )
+        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+            raise InvalidInput("the pixels go beyond [0, 1]", reason="OUT_OF_RANGE")
+        pixels = np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
+
+
+def channels_last(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+    """The array of a picture as height x width x channels, without a copy.
+
+    Raises:
+        InvalidInput: for a shape that is none of those of :func:`from_pixels`.
+    """
     shape = list(pixels.shape)
     if pixels.ndim == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3):
         pixels = pixels.transpose(1, 2, 0)
@@ -87,15 +105,7 @@ def from_pixels(pixels: NDArray[np.generic]) -> Image.Image:
             f"the pixels have the shape {shape}, expected 1 or 3 channels, first or last",
             reason="WRONG_SHAPE",
         )
-    if pixels.dtype != np.uint8:
-        if pixels.dtype.kind != "f":
-            raise InvalidInput(
-                f"the pixels are {pixels.dtype}, expected uint8 or float32", reason="WRONG_DTYPE"
-            )
-        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-            raise InvalidInput("the pixels go beyond [0, 1]", reason="OUT_OF_RANGE")
-        pixels = np.rint(pixels.astype(np.float64) * 255).astype(np.uint8)
-    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
+    return pixels
 
 
 def _stretch(values: NDArray[np.float64]) -> NDArray[np.uint8]:

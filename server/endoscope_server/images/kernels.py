@@ -1,4 +1,4 @@
-"""The two passes of a resampling of 8-bit pixels, compiled for this processor.
+"""The two passes of a resampling of 8-bit pixels, and what is done without one, compiled for this processor.
 
 All numbers are of 32 bits, lest the compiler widen them; other threads run meanwhile.
 """
@@ -18,9 +18,11 @@ _LOW, _HIGH = np.int32(0), np.int32(255)
 _GREEN, _BLUE = np.int32(8), np.int32(16)
 _BLOCK = 64
 
-_compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(
-    nogil=True, boundscheck=False, error_model="numpy"
-)
+_OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+_compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(**_OPTIONS)
+_PIXELS = numba.types.Array(numba.uint8, 3, "A", readonly=True)
+_TABLE = numba.types.Array(numba.float32, 2, "C", readonly=True)
+_PLANES = numba.types.Array(numba.float32, 3, "A")
 
 
 def _clipped(value: Any) -> Any:
@@ -79,8 +81,21 @@ def _down(
                 found[x] = levels[_clip(own[x])]
 
 
+def _look_up(pixels: Any, table: Any, planes: Any) -> None:
+    rows, columns, channels = pixels.shape
+    for channel in range(channels):
+        levels = table[channel]
+        for y in range(rows):
+            for x in range(columns):
+                planes[channel, y, x] = levels[pixels[y, x, channel]]
+
+
 across = _compiled(_across)
 """From words by way of turned (columns x some rows) to middle (rows x results)."""
 
 down = _compiled(_down)
 """From middle to planes (3 x results x width), through the table."""
+
+# Compiled once for all layouts, and when this module is loaded.
+look_up = numba.njit(numba.void(_PIXELS, _TABLE, _PLANES), **_OPTIONS)(_look_up)
+"""From pixels (results x width x channels) to planes (channels x results x width), through the table."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from endoscope_server.errors import InvalidInput
-from endoscope_server.images.resampling import Box, resample, resized
+from endoscope_server.images.resampling import Box, look_up, resample, resized
 
 
 class ResizeMode(enum.Enum):
@@ -151,16 +151,22 @@ class Preprocessing:
             picture: Of any size.
             planes: float32 of the input's shape without its batch axis; any strides.
         """
-        planes = planes.transpose(2, 0, 1) if self.layout is Layout.NHWC else planes
-        planes = planes[::-1] if self.channel_order is ChannelOrder.BGR else planes
-        table, box = _levels(self), self._box(picture)
+        box = self._box(picture)
         if self.channels == 3 and box is not None and self._whole(box) is None:
-            resample(picture if picture.mode == "RGB" else picture.convert("RGB"), box, table, planes)
+            colours = picture if picture.mode == "RGB" else picture.convert("RGB")
+            resample(colours, box, _levels(self), self._red_first(planes))
             return
-        pixels = np.asarray(self.fit(picture)).reshape(self.height, self.width, self.channels)
-        # One channel behind the other they are looked up in half the time.
-        for levels, values, plane in zip(table, pixels.transpose(2, 0, 1).copy(), planes, strict=True):
-            np.take(levels, values, out=plane, mode="clip")
+        pixels = np.asarray(self.fit(picture))
+        self.write_pixels(pixels.reshape(self.height, self.width, self.channels), planes)
+
+    def write_pixels(self, pixels: NDArray[np.uint8], planes: NDArray[np.float32]) -> None:
+        """The same for pixels of the model's size and colours: height x width x channels, red first."""
+        look_up(pixels, _levels(self), self._red_first(planes))
+
+    def _red_first(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The input of one picture, seen as channels x height x width, red first."""
+        planes = planes.transpose(2, 0, 1) if self.layout is Layout.NHWC else planes
+        return planes[::-1] if self.channel_order is ChannelOrder.BGR else planes
 
     def _box(self, picture: Image.Image) -> Box | None:
         """The part of a picture that fills the input; None if the input has room beside the picture."""

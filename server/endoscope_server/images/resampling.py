@@ -9,6 +9,7 @@ axes) costs nothing more. The kernels are compiled at their first use, which tak
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from dataclasses import dataclass
 
@@ -138,6 +139,24 @@ def resample(picture: Image.Image, box: Box, table: NDArray[np.float32], planes:
         words, columns.first, columns.count, columns.weights, columns.start, rows.start, turned, middle, sums
     )
     down(middle, rows.first, rows.count, rows.weights, rows.start, table, planes, sums)
+
+
+def look_up(pixels: NDArray[np.uint8], table: NDArray[np.float32], planes: NDArray[np.float32]) -> None:
+    """Write what a table makes of pixels that need no resizing.
+
+    Args:
+        pixels: height x width x channels; any strides.
+        table: channels x 256: what each 8-bit level becomes.
+        planes: channels x height x width; any strides.
+    """
+    from endoscope_server.images import kernels
+
+    kernels.look_up(pixels, table, planes)
+
+
+def are_kernels_loaded() -> bool:
+    """Whether what is done next need not wait for a compiler."""
+    return "endoscope_server.images.kernels" in sys.modules
 
 
 def _words(picture: Image.Image) -> NDArray[np.int32]:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endoscope_server.errors import EndoscopeError, InvalidInput
-from endoscope_server.images.decoding import decode, from_pixels
+from endoscope_server.images.decoding import channels_last, decode, from_pixels
+from endoscope_server.images.preprocessing import Preprocessing
+from endoscope_server.images.resampling import are_kernels_loaded
 from endoscope_server.models import Model
 from endoscope_server.protocols import grpc_service_pb2 as pb
 
@@ -73,15 +75,29 @@ def as_numbers(model: Model, array: Array, field: str) -> Array:
     numbers = np.empty((len(pictures), *preprocessing.shape), np.float32)
     for index, picture in enumerate(pictures):
         try:
-            preprocessing.write(decode(picture) if files else from_pixels(picture), numbers[index])
+            _write(preprocessing, picture, numbers[index])
         except EndoscopeError as error:
             raise error.at(f"{field}[{index}]") from None
     return model.as_input(numbers)
 
 
+def _write(preprocessing: Preprocessing, picture: bytes | Array, planes: NDArray[np.float32]) -> None:
+    if isinstance(picture, bytes):
+        preprocessing.write(decode(picture), planes)
+        return
+    pixels = channels_last(picture).view(np.uint8)
+    if pixels.shape == (preprocessing.height, preprocessing.width, preprocessing.channels):
+        preprocessing.write_pixels(pixels, planes)
+    else:
+        preprocessing.write(from_pixels(pixels), planes)
+
+
 def take_long(model: Model, tensors: Iterable[pb.ModelInferRequest.InferInputTensor]) -> bool:
-    """Whether pixels among a request's inputs hold up others: they are several pictures, or a large one."""
+    """Whether pixels among a request's inputs hold up others: several pictures, a large one, or the first."""
     name = input_of(model)
     shapes = [tensor.shape for tensor in tensors if tensor.name == name and tensor.datatype == "UINT8"]
-    needed = math.prod(model.preprocessing({}).shape) if shapes else 0
-    return any(shape[:1] != [1] or max(math.prod(shape), needed) > SMALL for shape in shapes)
+    if not shapes:
+        return False
+    needed = math.prod(model.preprocessing({}).shape)
+    large = any(shape[:1] != [1] or max(math.prod(shape), needed) > SMALL for shape in shapes)
+    return large or not are_kernels_loaded()
