@@ -97,6 +97,8 @@ def overridden(base: Preprocessing, changes: Mapping[str, Any]) -> Preprocessing
     Raises:
         InvalidInput: for an unknown field or a value out of its range.
     """
+    if not changes:
+        return base
     known = {field.name for field in dataclasses.fields(Preprocessing)}
     unknown = sorted(set(changes) - known)
     if unknown:

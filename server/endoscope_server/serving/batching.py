@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 import weakref
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -295,14 +296,24 @@ class Batcher:
                 outcomes = [error] * len(requests)
             return _Run(started, time.perf_counter_ns(), outcomes)
 
-        def finish(future: asyncio.Future[_Run]) -> None:
+        def finish(run: _Run) -> None:
             self._free += 1
-            if not future.cancelled():
-                self._settle(queue, requests, future.result())
+            self._settle(queue, requests, run)
             self._dispatch()
 
+        loop = asyncio.get_running_loop()
+
+        def tell(future: Future[_Run]) -> None:
+            if future.cancelled():
+                return
+            run = future.result()
+            # The loop is closed where the server ends in the middle of a run, for which then nobody waits.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(finish, run)
+
         self._free -= 1
-        asyncio.get_running_loop().run_in_executor(self._pool, work).add_done_callback(finish)
+        # Not by the loop's own run_in_executor, which makes a future of it and chains the two.
+        self._pool.submit(work).add_done_callback(tell)
 
     def _settle(self, queue: _Queue, requests: list[_Request], run: _Run) -> None:
         took = run.ended - run.started

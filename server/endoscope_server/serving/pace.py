@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 
 SAMPLES = 9
@@ -43,7 +42,7 @@ class Pace:
         runs = self._runs.setdefault(size, deque(maxlen=SAMPLES))
         runs.append((seconds + HAND_OVER) / rows)
         if len(runs) == SAMPLES:
-            self._costs[size] = statistics.median(runs)
+            self._costs[size] = sorted(runs)[SAMPLES // 2]
         self._count += 1
 
     def size(self, waiting: int, most: int, together: int = 0, runners: int = 0) -> int:
