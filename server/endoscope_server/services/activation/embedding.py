@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,18 @@ PREVIEW_SIZE = (600, 500)
 _NUMBER_BYTES = 4
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked for, checked."""
+
+    surveyor: Surveyor
+    survey: Survey
+    value: str
+    parameters: EmbeddingParameters
+    pictures: Sequence[Image.Image]
+    ticket: Ticket
+
+
 def prepare(surveyor: Surveyor, request: activation_pb2.EmbedFeaturesRequest) -> Prepared:
     """Checks a request."""
     parameters = to_parameters(request, EmbeddingParameters, preview_every=preview_every(request.options))
@@ -66,26 +79,18 @@ def prepare(surveyor: Surveyor, request: activation_pb2.EmbedFeaturesRequest) ->
     settled = parameters.settled(len(survey.source.items))
     told = {**resolved(request, settled), "layer": value, "preprocessing": survey.told()}
     ticket = Ticket(TECHNIQUE, f"models/{survey.model.name}", graph.fingerprint, told, parameters.seed)
-    return Prepared(
-        ticket, lambda memory: _embed(surveyor, survey, value, parameters, pictures, ticket, memory)
-    )
+    asked = _Asked(surveyor, survey, value, parameters, pictures, ticket)
+    return Prepared(ticket, lambda memory: _embed(asked, memory))
 
 
-def _embed(
-    surveyor: Surveyor,
-    survey: Survey,
-    value: str,
-    parameters: EmbeddingParameters,
-    pictures: Sequence[Image.Image],
-    ticket: Ticket,
-    memory: Memory,
-) -> Generator[Step | None, None, activation_pb2.Embedding]:
+def _embed(asked: _Asked, memory: Memory) -> Generator[Step | None, None, activation_pb2.Embedding]:
+    surveyor, survey = asked.surveyor, asked.survey
     # Whoever goes on finds the features on disk, and has told of that before.
     told = _nothing if memory.used else _as_it_is
-    scanned = yield from retold(surveyor.scan(survey, [value]), told)
+    scanned = yield from retold(surveyor.scan(survey, [asked.value]), told)
     usable = [item for item, key in zip(survey.source.items, scanned.digests, strict=True) if key is not None]
     labelled = any(item.label for item in usable)
-    table = scanned.tables[value]
+    table = scanned.tables[asked.value]
     if len(usable) * table.width > MAX_NUMBERS:
         raise LimitExceeded(
             f"{len(usable)} pictures of {table.width} numbers are too many, expected at most {MAX_NUMBERS} "
@@ -93,39 +98,28 @@ def _embed(
             field="layer",
             reason="TOO_MANY_NUMBERS",
         )
-    check_count(parameters, len(usable))
-    bytes_needed = embedding_memory(parameters, len(usable), table.width, _NUMBER_BYTES, labelled)
+    check_count(asked.parameters, len(usable))
+    bytes_needed = embedding_memory(asked.parameters, len(usable), table.width, _NUMBER_BYTES, labelled)
     with surveyor.budget.lent(bytes_needed, TECHNIQUE):
-        return (
-            yield from _lay_out(
-                surveyor, survey, value, parameters, pictures, ticket, memory, scanned, usable
-            )
-        )
+        return (yield from _lay_out(asked, memory, scanned, usable))
 
 
 def _lay_out(
-    surveyor: Surveyor,
-    survey: Survey,
-    value: str,
-    parameters: EmbeddingParameters,
-    pictures: Sequence[Image.Image],
-    ticket: Ticket,
-    memory: Memory,
-    scanned: ScanResult,
-    usable: Sequence[Item],
+    asked: _Asked, memory: Memory, scanned: ScanResult, usable: Sequence[Item]
 ) -> Generator[Step | None, None, activation_pb2.Embedding]:
+    survey, ticket, value = asked.survey, asked.ticket, asked.value
     labels = [item.label for item in usable]
     table = scanned.tables[value]
-    parameters = parameters.settled(len(usable))
+    parameters = asked.parameters.settled(len(usable))
     used = dict(ticket.parameters)
     if parameters.perplexity is not None:
         used["perplexity"] = parameters.perplexity
     features: NDArray[Any] = table.gather([key for key in scanned.digests if key is not None])
     further = None
-    if pictures:
+    if asked.pictures:
         parts = []
-        for picture in pictures:
-            parts.append(surveyor.features(survey, [value], [picture])[value])
+        for picture in asked.pictures:
+            parts.append(asked.surveyor.features(survey, [value], [picture])[value])
             yield None
         further = np.concatenate(parts)
     small: list[Scatter] = []

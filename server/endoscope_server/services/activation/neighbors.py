@@ -33,7 +33,6 @@ from endoscope_server.techniques.neighbors import (
     NeighborParameters,
     search_memory,
 )
-from endoscope_server.techniques.parts.memory import Memory
 from endoscope_server.techniques.parts.steps import Step
 
 TECHNIQUE = "find_neighbors"
@@ -120,6 +119,19 @@ class Indexes:
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked for, checked."""
+
+    surveyor: Surveyor
+    indexes: Indexes
+    survey: Survey
+    spaces: Sequence[str]
+    parameters: NeighborParameters
+    pictures: Sequence[Image.Image]
+    items: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class _Query:
     """What neighbours are wanted of: a picture, and its item if it is one."""
 
@@ -163,27 +175,16 @@ def prepare(surveyor: Surveyor, indexes: Indexes, request: activation_pb2.FindNe
         TECHNIQUE,
     )
     pictures = [to_picture(image, f"images[{index}]") for index, image in enumerate(request.images)]
-
-    def start(_memory: Memory) -> Steps:
-        return _find(surveyor, indexes, survey, value, parameters, pictures, list(request.items))
-
+    asked = _Asked(surveyor, indexes, survey, spaces, parameters, pictures, list(request.items))
     told = {**resolved(request, parameters), "layer": value, "preprocessing": survey.told()}
     graph = survey.model.graph
     ticket = Ticket(TECHNIQUE, f"models/{survey.model.name}", graph.fingerprint, told)
-    return Prepared(ticket, start)
+    return Prepared(ticket, lambda _memory: _find(asked))
 
 
-def _find(
-    surveyor: Surveyor,
-    indexes: Indexes,
-    survey: Survey,
-    value: str,
-    parameters: NeighborParameters,
-    pictures: Sequence[Image.Image],
-    items: Sequence[int],
-) -> Steps:
-    spaces = _spaces(value, parameters)
-    scanned = yield from surveyor.scan(survey, spaces)
+def _find(asked: _Asked) -> Steps:
+    survey, items = asked.survey, asked.items
+    scanned = yield from asked.surveyor.scan(survey, asked.spaces)
     usable = [index for index, key in enumerate(scanned.digests) if key is not None]
     there = set(usable)
     for number, item in enumerate(items):
@@ -193,40 +194,28 @@ def _find(
                 field=f"items[{number}]",
                 reason="BROKEN_ITEM",
             )
-    width = max(scanned.tables[space].width for space in spaces)
-    queries = len(pictures) + len(items)
-    with surveyor.budget.lent(search_memory(len(usable), width, queries, parameters), TECHNIQUE):
-        return (
-            yield from _answer(
-                surveyor, indexes, survey, spaces, parameters, pictures, items, scanned, usable
-            )
-        )
+    width = max(scanned.tables[space].width for space in asked.spaces)
+    queries = len(asked.pictures) + len(items)
+    bytes_needed = search_memory(len(usable), width, queries, asked.parameters)
+    with asked.surveyor.budget.lent(bytes_needed, TECHNIQUE):
+        return (yield from _answer(asked, scanned, usable))
 
 
-def _answer(
-    surveyor: Surveyor,
-    indexes: Indexes,
-    survey: Survey,
-    spaces: Sequence[str],
-    parameters: NeighborParameters,
-    pictures: Sequence[Image.Image],
-    items: Sequence[int],
-    scanned: ScanResult,
-    usable: Sequence[int],
-) -> Steps:
+def _answer(asked: _Asked, scanned: ScanResult, usable: Sequence[int]) -> Steps:
+    survey, parameters, items = asked.survey, asked.parameters, asked.items
     places = {item: place for place, item in enumerate(usable)}
     k = parameters.count(len(usable) - (1 if items else 0))
     drawn = ItemPictures(survey.source)
-    queries = [_Query(picture, None) for picture in pictures]
+    queries = [_Query(picture, None) for picture in asked.pictures]
     queries += [_Query(drawn.picture(item), item) for item in items]
     exclude = [None if query.item is None else places[query.item] for query in queries]
-    own = yield from _query_features(surveyor, survey, spaces, scanned, queries)
+    own = yield from _query_features(asked, scanned, queries)
     response = activation_pb2.FindNeighborsResponse(recall=1.0)
     found: dict[str, Found] = {}
-    for space in spaces:
+    for space in asked.spaces:
         keys = [key for key in scanned.digests if key is not None]
         pixels = space == PIXELS
-        index = yield from indexes.get(
+        index = yield from asked.indexes.get(
             scanned.tables[space],
             keys,
             Metric.L2 if pixels else parameters.metric,
@@ -258,16 +247,17 @@ def _spaces(value: str, parameters: NeighborParameters) -> list[str]:
 
 
 def _query_features(
-    surveyor: Surveyor, survey: Survey, spaces: Sequence[str], scanned: ScanResult, queries: Sequence[_Query]
+    asked: _Asked, scanned: ScanResult, queries: Sequence[_Query]
 ) -> Generator[Step | None, None, dict[str, NDArray[Any]]]:
     """By space, queries x numbers. An item's are those that are stored."""
+    spaces = asked.spaces
     found: dict[str, list[NDArray[Any]]] = {space: [] for space in spaces}
     for query in queries:
         key = None if query.item is None else scanned.digests[query.item]
         if key is not None:
             features = {space: scanned.tables[space].gather([key]) for space in spaces}
         else:
-            features = surveyor.features(survey, spaces, [query.picture])
+            features = asked.surveyor.features(asked.survey, spaces, [query.picture])
         for space in spaces:
             found[space].append(features[space])
         yield None
