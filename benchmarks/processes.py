@@ -27,12 +27,14 @@ def started(command: Sequence[str], port_file: Path) -> Iterator[tuple[int, str]
 
 
 @contextlib.contextmanager
-def endoscope_server(models: Path, options: Sequence[str] = ()) -> Iterator[tuple[int, str]]:
-    """A server of ours with a state of its own: its process and its address."""
+def endoscope_server(
+    models: Path, options: Sequence[str] = (), *, unix: bool = False
+) -> Iterator[tuple[int, str]]:
+    """A server of ours with a state of its own: its process and its address, a port or a Unix socket."""
     with tempfile.TemporaryDirectory() as folder:
-        port_file = Path(folder) / "port"
+        port_file, socket = Path(folder) / "port", f"unix:{folder}/socket"
         command = [sys.executable, "-c", "from endoscope_server.commands import serve; serve()"]
-        command += ["--listen", "127.0.0.1:0", "--port-file", str(port_file)]
+        command += ["--listen", socket if unix else "127.0.0.1:0", "--port-file", str(port_file)]
         command += ["--state", str(Path(folder) / "state"), "--models", str(models), *options]
-        with started(command, port_file) as found:
-            yield found
+        with started(command, port_file) as (process, address):
+            yield process, socket if unix else address

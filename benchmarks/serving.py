@@ -129,7 +129,7 @@ def own_seconds(family: Sequence[int]) -> float:
 
 @contextlib.contextmanager
 def servers(
-    model: Path, mlserver: Path | None, options: Sequence[str]
+    model: Path, mlserver: Path | None, options: Sequence[str], *, unix: bool
 ) -> Iterator[dict[str, tuple[int, str]]]:
     """The servers by their names."""
     with contextlib.ExitStack() as stack:
@@ -140,7 +140,7 @@ def servers(
         plain = [sys.executable, str(Path(__file__).with_name("serving_peers.py")), str(model)]
         plain += [str(folder / "plain")]
         found = {
-            OURS: stack.enter_context(endoscope_server(models, ["--shared-memory", *options])),
+            OURS: stack.enter_context(endoscope_server(models, ["--shared-memory", *options], unix=unix)),
             "plain grpc.aio": stack.enter_context(started(plain, folder / "plain")),
         }
         if mlserver:
@@ -179,6 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--mlserver", type=Path, help="an interpreter that has MLServer")
+    parser.add_argument("--unix", action="store_true", help="ask ours over a Unix socket, not over TCP")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of a round")
     parser.add_argument("--patience", type=float, default=200.0, help="seconds after which it ends anyhow")
@@ -193,7 +194,7 @@ def main() -> None:
     [expected] = session.run([session.get_outputs()[0].name], {name: image})
     with (
         contextlib.ExitStack() as stack,
-        servers(arguments.model, arguments.mlserver, arguments.options) as found,
+        servers(arguments.model, arguments.mlserver, arguments.options, unix=arguments.unix) as found,
     ):
         contenders = {
             f"bare, batch {size}": Measured(Bare(arguments.model, image, size), size) for size in BATCHES

@@ -74,6 +74,7 @@ BESIDE = (
 )
 
 MAX_REQUEST_BYTES = 256 * 2**20
+FRAME_BYTES = 2**20
 
 MAX_PENDING = 100_000
 """Calls that wait to be looked at: beyond a thousand gRPC itself would cancel some, without a reason."""
@@ -129,6 +130,9 @@ class Server:
                 ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
                 ("grpc.so_reuseport", 0),
                 ("grpc.enable_channelz", 1),
+                # Tensors come in few large frames, without waiting for the next to be allowed.
+                ("grpc.http2.max_frame_size", FRAME_BYTES),
+                ("grpc.http2.lookahead_bytes", 2 * FRAME_BYTES),
             ],
         )
         self._add_services()
