@@ -23,7 +23,6 @@ from endoscope_server.techniques.extension import (
     Picture,
     Result,
     Series,
-    Step,
     Subject,
     Technique,
     Work,
@@ -31,6 +30,7 @@ from endoscope_server.techniques.extension import (
 )
 from endoscope_server.techniques.finding import Found, checked, find_techniques
 from endoscope_server.techniques.parts.memory import from_bytes, to_bytes
+from tests.techniques.stepping import run
 
 OURS = find_techniques()
 FEW_STEPS = 6
@@ -55,19 +55,6 @@ def example(found: Technique[Any], subject: Subject, **changes: Any) -> Paramete
         if slot.required:
             given[slot.name] = tuple(pictures) if slot.many else pictures[0]
     return found.parameters.model_validate({**given, **changes}).completed(subject)
-
-
-def run(work: Work, memory: Memory, stop_after: int | None = None) -> tuple[list[Step], Result | None]:
-    steps: list[Step] = []
-    while stop_after is None or len(steps) < stop_after:
-        try:
-            step = next(work)
-        except StopIteration as stop:
-            return steps, stop.value
-        if step is not None:
-            memory.told += 1
-            steps.append(step)
-    return steps, None
 
 
 def plain(value: Any) -> Any:

@@ -35,6 +35,7 @@ from endoscope_server.techniques.parts.optimizers import Lbfgs, Momentum
 from endoscope_server.techniques.parts.regularizers import Regularizers
 from endoscope_server.techniques.parts.steps import Step
 from endoscope_server.techniques.parts.subject import Subject
+from tests.techniques.stepping import run
 
 Work = Generator[Step | None, None, Any]
 Begin = Callable[[Subject, Memory], Work]
@@ -166,19 +167,6 @@ def told(step: Step) -> tuple[Any, ...]:
     return step.index, step.total, dict(step.losses), step.stage, images
 
 
-def run(work: Work, memory: Memory, stop_after: int | None = None) -> tuple[list[Any], Any]:
-    steps: list[Any] = []
-    while stop_after is None or len(steps) < stop_after:
-        try:
-            step = next(work)
-        except StopIteration as stop:
-            return steps, stop.value
-        if step is not None:
-            memory.told += 1
-            steps.append(told(step))
-    return steps, None
-
-
 def same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
         return one.dtype == other.dtype and one.tobytes() == other.tobytes()
@@ -196,21 +184,21 @@ def same(one: Any, other: Any) -> bool:
 def test_left_after_any_step_it_ends_the_same(subject: Subject, name: str) -> None:
     begin = WORKS[name]
     memory = Memory()
-    whole, result = run(begin(subject, memory), memory)
+    whole, result = run(begin(subject, memory), memory, told=told)
     assert len(whole) > 3
     for stop in sorted({1, len(whole) // 2, len(whole) - 3, len(whole)}):
         memory = Memory()
         work = begin(subject, memory)
-        run(work, memory, stop)
+        run(work, memory, stop, told)
         saved = memory.snapshot()
         content = to_bytes(saved)
         # What it does after the snapshot must not change the snapshot.
-        run(work, memory, 1)
+        run(work, memory, 1, told)
         assert to_bytes(saved) == content
         work.close()
         later = Memory(from_bytes(content))
         assert later.told <= stop
-        again, found = run(begin(subject, later), later)
+        again, found = run(begin(subject, later), later, told=told)
         assert whole[len(whole) - len(again) :] == again
         assert same(found, result), f"left after {stop} of {len(whole)} steps"
 
@@ -221,7 +209,7 @@ def test_each_step_of_a_long_optimization_can_be_gone_on_from(subject: Subject) 
     for name in ("fourier", "dream", "inversion", "climb", "evolve", "tsne", *attacks):
         memory = Memory()
         work = WORKS[name](subject, memory)
-        run(work, memory, 3)
+        run(work, memory, 3, told)
         assert Memory(memory.snapshot()).told == 3
 
 
