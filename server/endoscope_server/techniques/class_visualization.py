@@ -82,10 +82,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "plain": {},
     "smooth": {
         "regularizers": Regularizers(
-            l2_weight=DEFAULT_L2_WEIGHT, total_variation_weight=2e-2, blur_every=4, blur_sigma=0.5
+            l2_weight=DEFAULT_L2_WEIGHT, total_variation_weight=5e-3, blur_every=4, blur_sigma=0.5
         ),
         "transforms": (Jitter(16),),
-        "steps": 256,
+        # The last step is followed by no blur.
+        "steps": 255,
     },
     "fourier": {
         "parameterization": FourierParameterization(),
@@ -96,10 +97,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "maco": {
         "parameterization": MacoParameterization(),
         "regularizers": Regularizers(),
-        # Random crops, as in the paper, cost several passes a step.
-        "transforms": LUCID,
-        "optimizer": Adam(learning_rate=0.1, schedule=Schedule.COSINE),
-        "steps": 256,
+        # Random crops, as in the paper, cost several passes a step; turned and scaled, some classes stay
+        # unsure.
+        "transforms": (Jitter(16),),
+        "optimizer": Adam(learning_rate=0.2, schedule=Schedule.COSINE),
+        "steps": 512,
     },
 }
 """Named sets of parameters, after Simonyan (2014), Yosinski (2015), Olah (2017), Fel (2023) and others."""
