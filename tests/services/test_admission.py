@@ -93,7 +93,7 @@ def test_a_client_has_its_share(small, failure) -> None:
     deadline = 50
     for _ in range(deadline):
         with contextlib.suppress(grpc.RpcError):
-            assert stub.ListModels(model_pb2.ListModelsRequest(), timeout=5).models
+            assert stub.ListModels(model_pb2.ListModelsRequest(), timeout=20).models
             return
     raise AssertionError("calls that ended are still counted")
 

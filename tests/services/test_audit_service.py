@@ -158,7 +158,7 @@ def test_cancelled_within_a_step(stub, data_server) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         list(stream)
     assert caught.value.code() is grpc.StatusCode.CANCELLED
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize(

@@ -371,7 +371,7 @@ def test_a_collector_that_is_not_there_neither_stops_nor_delays_the_server(
         began = time.monotonic()
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(20) == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
         assert "Traceback" not in (tmp_path / "log").read_text()
 
 

@@ -134,7 +134,7 @@ def test_tsne_is_left_within_an_iteration(digits) -> None:
         pass
     started = time.monotonic()
     work.close()
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 3
 
 
 def test_umap_computes_elsewhere_and_can_be_left(digits) -> None:

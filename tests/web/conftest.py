@@ -147,12 +147,15 @@ class Visit:
             }"""
         )
 
-    def shot(self, name: str) -> None:
-        """Keep what is seen, light and dark, on a desk and on a phone; all can use it."""
+    def _check_access(self) -> None:
         from axe_playwright_python.sync_playwright import Axe
 
         found = Axe().run(self.page)
         assert found.violations_count == 0, found.generate_report()
+
+    def shot(self, name: str) -> None:
+        """Keep what is seen, light and dark, on a desk and on a phone; all can use it."""
+        self._check_access()
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SHOTS / f"{name}.png")
         self.page.emulate_media(color_scheme="dark")
@@ -163,6 +166,7 @@ class Visit:
         self.page.evaluate("new Promise((then) => requestAnimationFrame(() => setTimeout(then, 150)))")
         overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert self.page.evaluate(overflow) <= 0, f"{name} is wider than a phone"
+        self._check_access()
         self.page.screenshot(path=SHOTS / f"{name}-phone.png", full_page=True)
         self.page.set_viewport_size(before)
 
