@@ -24,7 +24,7 @@ WAYS: dict[str, dict[str, str]] = {
     "as it is": {},
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
     "spin 1,000": {"GOMP_SPINCOUNT": "1000"},
-    "spin 20,000": {"GOMP_SPINCOUNT": "20000"},
+    "spin 8,000": {"GOMP_SPINCOUNT": "8000"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
 

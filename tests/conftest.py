@@ -17,9 +17,9 @@ import grpc
 import pytest
 from PIL import Image
 
-# As in the server, and before torch is loaded: threads that spin while they wait make each step thirty times
-# as long where others compute, such as another server or a browser.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# As in the server, and before torch is loaded: threads that spin for long while they wait can make each step
+# thirty times as long where others compute, such as another server or a browser.
+os.environ.setdefault("GOMP_SPINCOUNT", "8000")
 
 CACHE = Path(__file__).parent.parent / ".cache" / "zoo"
 

@@ -18,6 +18,9 @@ from endoscope_server.errors import EndoscopeError
 from endoscope_server.security import Role, entry, new_token
 from endoscope_server.settings import PREFIX, Settings, flag_of, resolve
 
+SPIN_COUNT = "8000"
+"""How often a thread of torch looks whether there is work before it falls asleep."""
+
 
 class _Serve(click.Command):
     """A command with an option for each setting, shown in sections."""
@@ -124,11 +127,12 @@ def _prepare_threads(settings: Settings) -> None:
     """Say how torch's threads wait, which OpenMP reads when it is loaded, and how many there are.
 
     By default they spin. A thread that spins beside other processes keeps the one that it waits for from its
-    core: measured on two cores beside two busy processes, a gradient step of EfficientNet-Lite0 took 1,939 ms
-    with threads that spin and 63 ms with threads that sleep; alone, 24 ms and 19 ms. See
-    benchmarks/waiting.py. Whoever has the machine alone may set OMP_WAIT_POLICY=ACTIVE.
+    core; one that falls asleep at once has to be woken, for each operator. They spin shortly, then sleep:
+    that takes about what spinning takes alone, and has a bound beside others; see benchmarks/waiting.py.
+    OMP_WAIT_POLICY and GOMP_SPINCOUNT say otherwise.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     if settings.torch_threads:
         import torch
 

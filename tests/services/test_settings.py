@@ -153,7 +153,7 @@ def test_the_clients_variables_are_no_settings() -> None:
     assert not variables & {f"{PREFIX}{name.upper()}" for name in FIELDS}
 
 
-def test_torch_has_the_threads_that_it_is_given_and_they_sleep_while_they_wait(tmp_path) -> None:
+def test_torch_has_the_threads_that_it_is_given_and_they_soon_sleep_while_they_wait(tmp_path) -> None:
     script = (
         "import os, sys, threading\n"
         "from endoscope_server import commands\n"
@@ -163,16 +163,20 @@ def test_torch_has_the_threads_that_it_is_given_and_they_sleep_while_they_wait(t
         "    assert 'torch' not in sys.modules, 'it has read how to wait already'\n"
         "    prepare(settings)\n"
         "    import torch\n"
-        "    told = lambda: print(torch.get_num_threads(), os.environ['OMP_WAIT_POLICY'])\n"
+        "    told = lambda: print(torch.get_num_threads(), os.environ.get('GOMP_SPINCOUNT'))\n"
         "    thread = threading.Thread(target=told)\n"
         "    thread.start(); thread.join(); sys.exit()\n"
         "commands._prepare_threads = prepared\n"
         "commands.serve(sys.argv[1:])\n"
     )
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
-    for count, given, policy in ((1, {}, "PASSIVE"), (3, {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    for count, given, spins in (
+        (1, {}, "8000"),
+        (2, {"GOMP_SPINCOUNT": "5"}, "5"),
+        (3, {"OMP_WAIT_POLICY": "ACTIVE"}, "None"),
+    ):
         command = [sys.executable, "-c", script, "--torch-threads", str(count), "--state", str(tmp_path)]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=60, check=False, env={**bare, **given}
         )
-        assert done.stdout.split() == [str(count), policy], done.stderr
+        assert done.stdout.split() == [str(count), spins], done.stderr
