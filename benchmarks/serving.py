@@ -80,6 +80,7 @@ class Measured:
         images: A request's.
         speeds: Images a second, of the rounds that count.
         costs: Seconds of a core for an image, of all rounds.
+        shares: What of them was the clients', who would elsewhere have cores of their own.
         latencies: Seconds of each request, of the rounds that count.
     """
 
@@ -87,15 +88,22 @@ class Measured:
     images: int = 1
     speeds: list[float] = field(default_factory=list)
     costs: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
 
     def once(self, seconds: float, family: Sequence[int]) -> float:
         """A round; counted if the machine was ours. Gives the share that others had."""
-        before, own, started = busy_seconds(), own_seconds(family), time.perf_counter()
+        before, own, clients, started = (
+            busy_seconds(),
+            own_seconds(family),
+            own_seconds(),
+            time.perf_counter(),
+        )
         speed, latencies = self.work(seconds)
         wall = (time.perf_counter() - started) * len(os.sched_getaffinity(0))
         spent = own_seconds(family) - own
         self.costs.append(spent / (len(latencies) * self.images))
+        self.shares.append((own_seconds() - clients) / (len(latencies) * self.images))
         foreign = ((busy_seconds() - before) - spent) / wall
         if foreign <= FOREIGN:
             self.speeds.append(speed)
@@ -118,8 +126,8 @@ def busy_seconds() -> float:
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
-def own_seconds(family: Sequence[int]) -> float:
-    """Seconds of work that this process, the clients that have ended and the servers got."""
+def own_seconds(family: Sequence[int] = ()) -> float:
+    """Seconds of work that this process, the clients that have ended and servers got."""
     ticks = 0
     for pid in (os.getpid(), *family):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -228,10 +236,11 @@ def tell(contenders: dict[str, Measured]) -> None:
     """The tables: work of the cores, then speeds and latencies, if there were quiet rounds."""
     costs = {label: statistics.median(one.costs) for label, one in contenders.items()}
     least = min(cost for label, cost in costs.items() if label.startswith("one core"))
-    print(f"{'':33} core-ms an image   of bare's work on one core")
+    print(f"{'':33} core-ms an image  of it clients'  of bare's work on one core")
     for label, cost in costs.items():
         if not label.startswith("bare"):
-            print(f"{label:33} {1e3 * cost:16.2f} {cost / least:26.2f}")
+            clients = 0.0 if label.startswith("one") else statistics.median(contenders[label].shares)
+            print(f"{label:33} {1e3 * cost:16.2f} {1e3 * clients:15.2f} {cost / least:27.2f}")
     counted = {label: one for label, one in contenders.items() if one.speeds}
     bare = {label: one for label, one in counted.items() if label.startswith("bare")}
     if f"bare, batch {CLIENTS}" not in bare:
