@@ -122,7 +122,7 @@ def test_a_state_that_turns_read_only_under_a_running_server(
 ) -> None:
     log = state / "log"
     options = ("--checkpoint-interval", "0")
-    steps = 200
+    steps = 100
     with start_server(state, digits_models, *options) as running, endoscope.connect(running.target) as client:
         client.upload_model(digits_cnn_path, "mine")
         before = client.visualize_class(MODEL, 3, steps=8, detached=True)

@@ -167,3 +167,10 @@ def test_a_bomb_is_refused_on_the_word_of_its_header(triton) -> None:
     with pytest.raises(TritonError, match="20000 x 20000") as caught:
         triton.infer(LITE0, {"input": files(bomb)})
     assert caught.value.status == "RESOURCE_EXHAUSTED"
+
+
+def test_many_files_may_be_large_only_together(triton) -> None:
+    large = file_of(Image.new("1", (8_000, 8_000)), "PNG")
+    with pytest.raises(TritonError, match=r"inputs\[input\]\[4\]") as caught:
+        triton.infer(LITE0, {"input": files(*[large] * 6)})
+    assert caught.value.status == "RESOURCE_EXHAUSTED"

@@ -26,7 +26,7 @@ def invert(subject: Subject, **fields: Any) -> tuple[list[Step], Inversion]:
     return drain(invert_representation(subject, parameters))
 
 
-@pytest.mark.parametrize("name", ["chelsea", "coffee", "rocket", "astronaut"])
+@pytest.mark.parametrize("name", ["chelsea", "rocket"])
 def test_the_first_layer_says_all_of_a_picture(lite0_subject, lite0_pixels, name) -> None:
     _, found = invert(lite0_subject, image=lite0_pixels[name], layers=("_conv_stem",))
     assert found.layers[0].psnr > 45

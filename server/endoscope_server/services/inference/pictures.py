@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endoscope_server.errors import EndoscopeError, InvalidInput
-from endoscope_server.images.decoding import channels_last, decode, from_pixels
+from endoscope_server.images.decoding import DEFAULT_MAX_PIXELS, channels_last, decode, from_pixels
 from endoscope_server.images.preprocessing import Preprocessing
 from endoscope_server.images.resampling import are_kernels_loaded
 from endoscope_server.models import Model
@@ -19,6 +19,9 @@ Array = NDArray[np.generic]
 
 MOST_BYTES = 256 * 2**20
 """What the pictures of one request may take as numbers: as much as a request may bring as numbers."""
+
+MOST_PIXELS = 4 * DEFAULT_MAX_PIXELS
+"""What the files of one request may have together: more would keep a worker busy for long."""
 
 SMALL = 2**18
 """Numbers of a picture that is fitted at once: one of 224 x 224 has fewer."""
@@ -53,7 +56,7 @@ def as_numbers(model: Model, array: Array, field: str) -> Array:
     Raises:
         InvalidInput: for another shape, for a file that is no picture, for none and for more than fit
             in :data:`MOST_BYTES`; with the field of the picture.
-        LimitExceeded: for a picture of too many pixels.
+        LimitExceeded: for a file of too many pixels, alone or with those before it.
     """
     preprocessing = model.preprocessing({})
     files = array.dtype == object
@@ -73,18 +76,21 @@ def as_numbers(model: Model, array: Array, field: str) -> Array:
             reason="WRONG_COUNT",
         )
     numbers = np.empty((len(pictures), *preprocessing.shape), np.float32)
+    left = MOST_PIXELS
     for index, picture in enumerate(pictures):
         try:
-            _write(preprocessing, picture, numbers[index])
+            if files:
+                decoded = decode(picture, min(left, DEFAULT_MAX_PIXELS))
+                left -= decoded.width * decoded.height
+                preprocessing.write(decoded, numbers[index])
+            else:
+                _write_pixels(preprocessing, picture, numbers[index])
         except EndoscopeError as error:
             raise error.at(f"{field}[{index}]") from None
     return model.as_input(numbers)
 
 
-def _write(preprocessing: Preprocessing, picture: bytes | Array, planes: NDArray[np.float32]) -> None:
-    if isinstance(picture, bytes):
-        preprocessing.write(decode(picture), planes)
-        return
+def _write_pixels(preprocessing: Preprocessing, picture: Array, planes: NDArray[np.float32]) -> None:
     pixels = channels_last(picture).view(np.uint8)
     if pixels.shape == (preprocessing.height, preprocessing.width, preprocessing.channels):
         preprocessing.write_pixels(pixels, planes)
