@@ -93,12 +93,8 @@ class Measured:
 
     def once(self, seconds: float, family: Sequence[int]) -> float:
         """A round; counted if the machine was ours. Gives the share that others had."""
-        before, own, clients, started = (
-            busy_seconds(),
-            own_seconds(family),
-            own_seconds(),
-            time.perf_counter(),
-        )
+        before, own, clients = busy_seconds(), own_seconds(family), own_seconds()
+        started = time.perf_counter()
         speed, latencies = self.work(seconds)
         wall = (time.perf_counter() - started) * len(os.sched_getaffinity(0))
         spent = own_seconds(family) - own

@@ -17,9 +17,11 @@ import grpc
 import pytest
 from PIL import Image
 
+from endoscope_server.commands import SPIN_COUNT
+
 # As in the server, and before torch is loaded: threads that spin for long while they wait can make each step
 # thirty times as long where others compute, such as another server or a browser.
-os.environ.setdefault("GOMP_SPINCOUNT", "8000")
+os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 CACHE = Path(__file__).parent.parent / ".cache" / "zoo"
 

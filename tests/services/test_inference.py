@@ -322,8 +322,11 @@ def test_inputs_that_do_not_fit_are_named(triton, case: str) -> None:
 
 
 def test_texts_are_utf_8(triton) -> None:
-    with pytest.raises(TritonError, match=r"inputs\[x\].*UTF-8"):
+    with pytest.raises(TritonError) as caught:
         triton.typed_infer("same-BYTES", [("x", "BYTES", [1, 1], "bytes_contents", [b"\xff"])])
+    assert caught.value.status == "INVALID_ARGUMENT"
+    assert caught.value.message.startswith("inputs[x]")
+    assert "UTF-8" in caught.value.message
 
 
 def test_outputs_that_can_not_be_are_named(triton) -> None:

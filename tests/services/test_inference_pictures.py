@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
 from PIL import Image
 
 from endoscope_server.graph import Graph
 from endoscope_server.images.decoding import decode
+from endoscope_server.images.encoding import ImageFormat, encode
 from endoscope_server.models.card import make_card
 from tests.services.triton_process import Triton, TritonError
 
@@ -28,14 +28,9 @@ def models(lite0_path: Path, digits_cnn_path: Path, tmp_path_factory: pytest.Tem
     folder = tmp_path_factory.mktemp("models")
     for path in (lite0_path, digits_cnn_path):
         (folder / path.name).symlink_to(path)
-    for name, kind, shape in (
-        ("pixels", TensorProto.UINT8, ["n", "h", "w", 3]),
-        ("half", TensorProto.FLOAT16, ["n", 8, 12, 3]),
-    ):
-        infos = [helper.make_tensor_value_info(value, kind, shape) for value in "xy"]
-        graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], name, [infos[0]], [infos[1]])
-        imports = [helper.make_opsetid("", 18)]
-        onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=9), folder / f"{name}.onnx")
+    for name, tensor in {"pixels": "uint8[n, h, w, 3]", "half": "float16[n, 8, 12, 3]"}.items():
+        head = f'<ir_version: 9, opset_import: ["": 18]> {name} ({tensor} x) => ({tensor} y)'
+        onnx.save(onnx.parser.parse_model(head + " { y = Identity(x) }"), folder / f"{name}.onnx")
     return folder
 
 
@@ -52,9 +47,9 @@ def triton(start_server, models: Path, tmp_path_factory) -> Iterator[Any]:
 def expected(models: Path) -> Any:
     """What ONNX Runtime answers to pictures that Pillow and numpy have prepared."""
 
-    def run(model: str, pictures: list[Image.Image], facts: Mapping[str, Any] = {}) -> np.ndarray:
+    def run(model: str, pictures: list[Image.Image]) -> np.ndarray:
         path = models / f"{model}.onnx"
-        preprocessing = make_card(Graph.from_file(path), facts).preprocessing
+        preprocessing = make_card(Graph.from_file(path), {}).preprocessing
         session = ort.InferenceSession(path)
         [told] = session.get_inputs()
         ready = np.concatenate([preprocessing.prepare(picture) for picture in pictures])
@@ -62,12 +57,6 @@ def expected(models: Path) -> Any:
         return session.run(None, {told.name: ready})[0]
 
     return run
-
-
-def file_of(picture: Image.Image, kind: str) -> bytes:
-    held = io.BytesIO()
-    picture.save(held, kind)
-    return held.getvalue()
 
 
 def files(*contents: bytes) -> np.ndarray:
@@ -94,15 +83,15 @@ def test_pixels_are_fitted_and_normalised(triton, expected, photos, size: tuple[
 
 
 def test_files_are_decoded(triton, expected, photos) -> None:
-    contents = [file_of(photos["chelsea"], "JPEG"), file_of(photos["coffee"], "PNG")]
+    contents = [encode(photos["chelsea"], ImageFormat.JPEG), encode(photos["coffee"])]
     logits = expected(LITE0, [decode(content) for content in contents])
     assert np.allclose(answer(triton, LITE0, files(*contents)), logits, atol=1e-3)
     column = files(*contents)[:, None]
     assert np.allclose(answer(triton, LITE0, column), logits, atol=1e-3)
 
 
-def test_pictures_and_numbers_come_in_one_stream(triton, expected, photos) -> None:
-    """They are computed together, and whoever sends no picture is told so."""
+def test_what_is_no_picture_fails_alone_in_a_stream(triton, expected, photos) -> None:
+    """The others of it are answered."""
     picture = photos["astronaut"].convert("RGB").resize((224, 224))
     logits = expected(LITE0, [picture])
     requests = [{"input": np.asarray(picture)[None]}, {"input": files(b"none")}] * 8
@@ -118,7 +107,7 @@ def test_a_model_for_grey_pictures(triton, expected, photos) -> None:
     logits = expected(DIGITS, [picture])
     colours = np.asarray(picture.convert("RGB"))[None]
     grey = np.asarray(picture.convert("L"))[None, ..., None]
-    for given in (colours, grey, files(file_of(picture, "PNG"))):
+    for given in (colours, grey, files(encode(picture))):
         assert np.allclose(answer(triton, DIGITS, given), logits, atol=1e-3)
 
 
@@ -131,7 +120,6 @@ def test_other_types_and_layouts(triton, expected, photos) -> None:
     assert np.array_equal(answer(triton, "pixels", pixels, "x"), pixels)  # its own type is left alone
 
 
-NOISE = Image.effect_noise((99, 99), 50)
 WRONG = {
     "rank": (np.zeros((8, 8, 3), np.uint8), "inputs[input].shape", "pictures x height"),
     "channels": (np.zeros((1, 8, 8, 2), np.uint8), "inputs[input][0]", "1 or 3 channels"),
@@ -140,12 +128,7 @@ WRONG = {
     "too many": (np.zeros((500, 1, 1, 3), np.uint8), "inputs[input]", "at most 445"),
     "no picture": (files(b"GIF"), "inputs[input][0]", "no picture"),
     "cut": (
-        files(
-            *[
-                file_of(Image.new("RGB", (9, 9)), "PNG"),
-                file_of(Image.effect_noise((99, 99), 50), "PNG")[:500],
-            ]
-        ),
+        files(encode(Image.new("RGB", (9, 9))), encode(Image.effect_noise((99, 99), 50))[:500]),
         "inputs[input][1]",
         "broken",
     ),
@@ -163,14 +146,14 @@ def test_what_is_no_picture_is_told_by_its_place(triton, case: str) -> None:
 
 
 def test_a_bomb_is_refused_on_the_word_of_its_header(triton) -> None:
-    bomb = file_of(Image.new("1", (20_000, 20_000)), "PNG")
+    bomb = encode(Image.new("1", (20_000, 20_000)))
     with pytest.raises(TritonError, match="20000 x 20000") as caught:
         triton.infer(LITE0, {"input": files(bomb)})
     assert caught.value.status == "RESOURCE_EXHAUSTED"
 
 
 def test_many_files_may_be_large_only_together(triton) -> None:
-    large = file_of(Image.new("1", (8_000, 8_000)), "PNG")
+    large = encode(Image.new("1", (8_000, 8_000)))
     with pytest.raises(TritonError, match=r"inputs\[input\]\[4\]") as caught:
         triton.infer(LITE0, {"input": files(*[large] * 6)})
     assert caught.value.status == "RESOURCE_EXHAUSTED"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import warnings
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from endoscope_server.errors import InvalidInput, LimitExceeded
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -89,7 +92,7 @@ def from_pixels(pixels: NDArray[np.generic]) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
 
 
-def channels_last(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+def channels_last(pixels: NDArray[Scalar]) -> NDArray[Scalar]:
     """The array of a picture as height x width x channels, without a copy.
 
     Raises:

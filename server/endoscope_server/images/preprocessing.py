@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from endoscope_server.errors import InvalidInput
+from endoscope_server.images.decoding import channels_last, from_pixels
 from endoscope_server.images.resampling import Box, look_up, resample, resized
 
 
@@ -157,10 +158,21 @@ class Preprocessing:
             resample(colours, box, _levels(self), self._red_first(planes))
             return
         pixels = np.asarray(self.fit(picture))
-        self.write_pixels(pixels.reshape(self.height, self.width, self.channels), planes)
+        self._look_up(pixels.reshape(self.height, self.width, self.channels), planes)
 
     def write_pixels(self, pixels: NDArray[np.uint8], planes: NDArray[np.float32]) -> None:
-        """The same for pixels of the model's size and colours: height x width x channels, red first."""
+        """The same for the picture in an array; without Pillow where it has the model's size and colours.
+
+        Raises:
+            InvalidInput: for a shape that is none of those of :func:`from_pixels`.
+        """
+        pixels = channels_last(pixels)
+        if pixels.shape == (self.height, self.width, self.channels):
+            self._look_up(pixels, planes)
+        else:
+            self.write(from_pixels(pixels), planes)
+
+    def _look_up(self, pixels: NDArray[np.uint8], planes: NDArray[np.float32]) -> None:
         look_up(pixels, _levels(self), self._red_first(planes))
 
     def _red_first(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:

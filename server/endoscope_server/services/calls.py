@@ -13,6 +13,9 @@ from endoscope_server.errors import InvalidInput
 
 T = TypeVar("T")
 
+MAX_REQUEST_BYTES = 256 * 2**20
+"""The largest message that is taken in."""
+
 MAX_PAGE = 1000
 DEFAULT_PAGE = 50
 

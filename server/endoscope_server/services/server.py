@@ -36,7 +36,7 @@ from endoscope_server.services.access import AccessInterceptor
 from endoscope_server.services.activation_service import ActivationService
 from endoscope_server.services.admission import AdmissionInterceptor
 from endoscope_server.services.audit_service import AuditService
-from endoscope_server.services.calls import Workers
+from endoscope_server.services.calls import MAX_REQUEST_BYTES, Workers
 from endoscope_server.services.dataset_service import DatasetService
 from endoscope_server.services.gradient import GradientService
 from endoscope_server.services.gradient.work import MirrorWork
@@ -73,7 +73,6 @@ BESIDE = (
     "grpc.channelz.v1.Channelz",
 )
 
-MAX_REQUEST_BYTES = 256 * 2**20
 FRAME_BYTES = 2**20
 
 MAX_PENDING = 100_000

@@ -68,15 +68,15 @@ def prepare(surveyor: Surveyor, request: activation_pb2.EmbedFeaturesRequest) ->
         )
     survey = surveyor.survey(request)
     value = survey.value(request.layer, "layer")
-    check_count(parameters, len(survey.source.items))
+    count = len(survey.source.items)
+    check_count(parameters, count)
     surveyor.check(survey, [value])
     labelled = any(item.label for item in survey.source.items)
-    count, width = len(survey.source.items), survey.width(value)
-    bytes_needed = embedding_memory(parameters, count, width, _NUMBER_BYTES, labelled)
+    bytes_needed = embedding_memory(parameters, count, survey.width(value), _NUMBER_BYTES, labelled)
     surveyor.budget.check(bytes_needed, TECHNIQUE)
     pictures = [to_picture(image, f"images[{index}]") for index, image in enumerate(request.images)]
     graph = survey.model.graph
-    settled = parameters.settled(len(survey.source.items))
+    settled = parameters.settled(count)
     told = {**resolved(request, settled), "layer": value, "preprocessing": survey.told()}
     ticket = Ticket(TECHNIQUE, f"models/{survey.model.name}", graph.fingerprint, told, parameters.seed)
     asked = _Asked(surveyor, survey, value, parameters, pictures, ticket)

@@ -166,7 +166,7 @@ def prepare(surveyor: Surveyor, indexes: Indexes, request: activation_pb2.FindNe
     # A default of "as many as there are" is settled once all are scanned; too many can be told now.
     others = len(items) - (1 if request.items else 0)
     parameters.count(others)
-    spaces = _spaces(value, parameters)
+    spaces = [value, PIXELS] if parameters.pixel_space else [value]
     surveyor.check(survey, spaces)
     widths = [survey.width(space) for space in spaces]
     surveyor.budget.check(
@@ -240,10 +240,6 @@ def _answer(asked: _Asked, scanned: ScanResult, usable: Sequence[int]) -> Steps:
             yield None
     response.picture.CopyFrom(to_image(_sheet(survey, usable, queries, found, drawn)))
     return response
-
-
-def _spaces(value: str, parameters: NeighborParameters) -> list[str]:
-    return [value, PIXELS] if parameters.pixel_space else [value]
 
 
 def _query_features(

@@ -56,20 +56,21 @@ class Inferring:
         asked = request.message
         model = await self.model(asked.model_name, asked.model_version, "model_name")
         names, parts = self._outputs(model, asked)
-        if tensors.is_heavy(request) or pictures.take_long(model, asked.inputs):
-            inputs = await self._workers.run(lambda: self._inputs(model, request))
+        taking = pictures.input_of(model)
+        if tensors.is_heavy(request) or pictures.take_long(model, taking, asked.inputs):
+            inputs = await self._workers.run(lambda: self._inputs(model, taking, request))
         else:
-            inputs = self._inputs(model, request)
+            inputs = self._inputs(model, taking, request)
         found = await self._batcher.run(model, inputs, names)
         if sum(array.nbytes for array in found.values.values()) < INLINE_BYTES:
             return _response(model, asked, names, parts, found)
         return await self._workers.run(lambda: _response(model, asked, names, parts, found))
 
-    def _inputs(self, model: Model, request: InferRequest) -> dict[str, tensors.Array]:
-        name = pictures.input_of(model)
-        inputs = tensors.decode(request, self._shared, files=name)
-        if name in inputs and pictures.are_pictures(inputs[name]):
-            inputs[name] = pictures.as_numbers(model, inputs[name], f"inputs[{name[:140]}]")
+    def _inputs(self, model: Model, taking: str, request: InferRequest) -> dict[str, tensors.Array]:
+        """The inputs by name; pictures for the one that takes them as numbers."""
+        inputs = tensors.decode(request, self._shared, files=taking)
+        if taking in inputs and pictures.are_pictures(inputs[taking]):
+            inputs[taking] = pictures.as_numbers(model, inputs[taking], f"inputs[{taking[:140]}]")
         return inputs
 
     async def model(self, name: str, version: str, field: str) -> Model:

@@ -6,19 +6,13 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from endoscope_server.errors import EndoscopeError, InvalidInput
-from endoscope_server.images.decoding import DEFAULT_MAX_PIXELS, channels_last, decode, from_pixels
-from endoscope_server.images.preprocessing import Preprocessing
+from endoscope_server.images.decoding import DEFAULT_MAX_PIXELS, decode
 from endoscope_server.images.resampling import are_kernels_loaded
 from endoscope_server.models import Model
-from endoscope_server.protocols import grpc_service_pb2 as pb
-
-Array = NDArray[np.generic]
-
-MOST_BYTES = 256 * 2**20
-"""What the pictures of one request may take as numbers: as much as a request may bring as numbers."""
+from endoscope_server.services.calls import MAX_REQUEST_BYTES
+from endoscope_server.services.inference.tensors import Array, Tensor
 
 MOST_PIXELS = 4 * DEFAULT_MAX_PIXELS
 """What the files of one request may have together: more would keep a worker busy for long."""
@@ -54,8 +48,8 @@ def as_numbers(model: Model, array: Array, field: str) -> Array:
         In the input's element type, as many rows as pictures.
 
     Raises:
-        InvalidInput: for another shape, for a file that is no picture, for none and for more than fit
-            in :data:`MOST_BYTES`; with the field of the picture.
+        InvalidInput: for another shape, for a file that is no picture, for none and for more than
+            could come as numbers; with the field of the picture.
         LimitExceeded: for a file of too many pixels, alone or with those before it.
     """
     preprocessing = model.preprocessing({})
@@ -68,7 +62,8 @@ def as_numbers(model: Model, array: Array, field: str) -> Array:
             reason="WRONG_SHAPE",
         )
     pictures = array.reshape(-1) if files else array
-    most = MOST_BYTES // (4 * math.prod(preprocessing.shape))
+    # As many as could have come as numbers.
+    most = MAX_REQUEST_BYTES // (4 * math.prod(preprocessing.shape))
     if not 1 <= len(pictures) <= most:
         raise InvalidInput(
             f"there are {len(pictures)} pictures, expected at least one and at most {most}",
@@ -84,23 +79,14 @@ def as_numbers(model: Model, array: Array, field: str) -> Array:
                 left -= decoded.width * decoded.height
                 preprocessing.write(decoded, numbers[index])
             else:
-                _write_pixels(preprocessing, picture, numbers[index])
+                preprocessing.write_pixels(picture, numbers[index])
         except EndoscopeError as error:
             raise error.at(f"{field}[{index}]") from None
     return model.as_input(numbers)
 
 
-def _write_pixels(preprocessing: Preprocessing, picture: Array, planes: NDArray[np.float32]) -> None:
-    pixels = channels_last(picture).view(np.uint8)
-    if pixels.shape == (preprocessing.height, preprocessing.width, preprocessing.channels):
-        preprocessing.write_pixels(pixels, planes)
-    else:
-        preprocessing.write(from_pixels(pixels), planes)
-
-
-def take_long(model: Model, tensors: Iterable[pb.ModelInferRequest.InferInputTensor]) -> bool:
-    """Whether pixels among a request's inputs hold up others: several pictures, a large one, or the first."""
-    name = input_of(model)
+def take_long(model: Model, name: str, tensors: Iterable[Tensor]) -> bool:
+    """Whether pixels for the input of a name hold up others: several pictures, a large one, or the first."""
     shapes = [tensor.shape for tensor in tensors if tensor.name == name and tensor.datatype == "UINT8"]
     if not shapes:
         return False
