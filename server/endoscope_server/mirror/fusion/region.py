@@ -1,7 +1,8 @@
 """Stretches of kernels as one differentiable function.
 
-Within a region nothing is recorded: the kernels' backward passes are run in turn, gradients that meet are
-summed in place, and memory that nobody else holds is used again. To autograd the region is one node.
+Within a region autograd records nothing: the kernels' backward passes are run in turn, gradients that meet
+are summed in place, and memory that nobody else holds is used again. To autograd the region is one node. What
+is run again and again for inputs of one form is replayed (:mod:`endoscope_server.mirror.fusion.replay`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from endoscope_server.errors import EndoscopeError
+from endoscope_server.mirror.fusion.replay import Form, Replay, form_of
 from endoscope_server.mirror.kernels import Kernel
 from endoscope_server.mirror.plan import Step, failed
+
+# Forms for which what was worked out is kept: so many of the inputs, and so many of the gradients.
+_CASES = 16
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Region:
         ]
         self._results = tuple(slots[name] for name in outputs)
         self._schedules: dict[tuple[bool, ...], tuple[_Call, ...]] = {}
+        self._cases: dict[tuple[tuple[bool, ...], tuple[Form | None, ...]], _Case] = {}
 
     def __call__(self, *values: Tensor) -> tuple[Tensor, ...]:
         """The values of ``outputs`` from those of ``inputs``."""
@@ -56,7 +62,19 @@ class Region:
             needs = tuple([value.requires_grad for value in values])
             if True in needs:
                 return _Run.apply(self, needs, *values)  # type: ignore[no-untyped-call]
-        return self.run(values, self.schedule((False,) * len(values)), None)
+        return tuple(self.case((False,) * len(values), values).forward(values))  # type: ignore[arg-type]
+
+    def case(self, needs: tuple[bool, ...], values: Sequence[Tensor]) -> _Case:
+        """How the region runs for inputs like ``values`` if gradients of some of them are asked for."""
+        forms = tuple([form_of(value) for value in values])
+        if None in forms or len({id(value) for value in values}) < len(values):
+            return _Case(self, needs)
+        case = self._cases.get((needs, forms))
+        if case is None:
+            if len(self._cases) >= _CASES:
+                self._cases.clear()
+            case = self._cases[needs, forms] = _Case(self, needs)
+        return case
 
     def schedule(self, needs: tuple[bool, ...]) -> tuple[_Call, ...]:
         """The calls to make if gradients of some of the inputs are asked for."""
@@ -143,28 +161,67 @@ class Region:
         return held[:count]
 
 
+class _Case:
+    """Runs of a region with inputs of one form.
+
+    Args:
+        region: The region.
+        needs: For each input, whether its gradient is asked for.
+    """
+
+    def __init__(self, region: Region, needs: tuple[bool, ...]) -> None:
+        self._region, self._inputs = region, len(needs)
+        self._calls = region.schedule(needs)
+        self._saves = True in needs
+        self._saved: list[tuple[list[int], Any]] = []
+        self._backwards: dict[tuple[Form | None, ...], Replay] = {}
+        self.forward = Replay(self._forward)
+        """From the inputs to the outputs and what the backward pass needs."""
+
+    def _forward(self, values: Sequence[Tensor]) -> list[Tensor]:
+        saved: list[Any] | None = [] if self._saves else None
+        results = self._region.run(values, self._calls, saved)
+        kept: dict[int, tuple[int, Tensor]] = {}
+        self._saved = [
+            ([kept.setdefault(id(tensor), (len(kept), tensor))[0] for tensor in tensors], facts)
+            for tensors, facts in saved or ()
+        ]
+        return [*results, *[tensor for _, tensor in kept.values()]]
+
+    def backward(self, gradients: Sequence[Tensor | None], kept: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """Gradients of the inputs from those of the outputs and what was kept."""
+        there = [gradient for gradient in gradients if gradient is not None]
+        forms = tuple([None if gradient is None else form_of(gradient) for gradient in gradients])
+        replay = self._backwards.get(forms)
+        if replay is None:
+            present = [gradient is not None for gradient in gradients]
+            replay = Replay(lambda tensors: self._backward(present, tensors))
+            if forms.count(None) == present.count(False) and len(self._backwards) < _CASES:
+                self._backwards[forms] = replay
+        return replay([*there, *kept])
+
+    def _backward(self, present: Sequence[bool], tensors: Sequence[Tensor]) -> list[Tensor | None]:
+        rest = iter(tensors)
+        gradients = [next(rest) if there else None for there in present]
+        kept = list(rest)
+        saved = [(tuple([kept[place] for place in places]), facts) for places, facts in self._saved]
+        return self._region.differentiate(self._calls, saved, gradients, self._inputs)
+
+
 class _Run(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, region: Region, needs: tuple[bool, ...], *values: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        calls = region.schedule(needs)
-        saved: list[Any] = []
-        results = region.run(values, calls, saved)
-        ctx.save_for_backward(*[tensor for tensors, _ in saved for tensor in tensors])
-        ctx.region, ctx.calls = region, calls
-        ctx.facts = [(len(tensors), facts) for tensors, facts in saved]
-        ctx.count = len(values)
-        return results
+        case = ctx.case = region.case(needs, values)
+        results: Any = case.forward(values)
+        count = len(region.outputs)
+        ctx.save_for_backward(*results[count:])
+        return tuple(results[:count])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors
-        saved, start = [], 0
-        for count, facts in ctx.facts:
-            saved.append((tensors[start : start + count], facts))
-            start += count
-        return None, None, *ctx.region.differentiate(ctx.calls, saved, gradients, ctx.count)
+        return None, None, *ctx.case.backward(gradients, ctx.saved_tensors)
 
 
 def group(steps: Sequence[Step], wanted: Set[str]) -> list[Step]:

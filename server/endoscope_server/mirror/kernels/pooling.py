@@ -15,9 +15,11 @@ _aten = torch.ops.aten
 
 def _like(gradient: Tensor, layout: Tensor, shape: Sequence[int]) -> Tensor:
     """Stands for an input of which only shape and layout are read."""
-    last = layout.is_contiguous(memory_format=torch.channels_last)
-    order = torch.channels_last if last else torch.contiguous_format
-    return torch.empty(tuple(shape), dtype=gradient.dtype, device=gradient.device, memory_format=order)
+    batch, channels, height, width = shape
+    strides = (channels * height * width, height * width, width, 1)
+    if layout.is_contiguous(memory_format=torch.channels_last):
+        strides = (channels * height * width, 1, width * channels, channels)
+    return gradient.new_empty_strided((batch, channels, height, width), strides)
 
 
 class MaxPool(Kernel):
