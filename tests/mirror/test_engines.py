@@ -112,13 +112,13 @@ def test_padding_that_changes_with_the_size() -> None:
 def test_products_with_a_constant_matrix(rows: int, outputs: int, turned: bool, relu: bool) -> None:
     """Whichever way the matrix lies, and however many rows there are, again with other numbers of rows."""
     generator = torch.Generator().manual_seed(0)
-    matrix = torch.randn(outputs, 12, generator=generator)
+    matrix = torch.randn(outputs, 24, generator=generator)
     if turned:
         matrix = matrix.t().contiguous().t()
     bias = torch.randn(outputs, generator=generator)
     kernel = Linear(matrix, bias, activation.relu if relu else None)
     for count in (rows, 2 * rows, 1):
-        x = torch.randn(count, 12, generator=generator, requires_grad=True)
+        x = torch.randn(count, 24, generator=generator, requires_grad=True)
         expected = functional.linear(x, matrix, bias)
         expected = expected.relu() if relu else expected
         gradient = torch.randn(expected.shape, generator=generator)

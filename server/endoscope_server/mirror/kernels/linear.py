@@ -13,6 +13,8 @@ from endoscope_server.mirror.kernels.activation import Activation
 from endoscope_server.mirror.kernels.base import NOTHING, Gradient, Kernel, Saved, added, summed_to
 
 _MANY_ROWS = 16
+# Up to so many rows a product is as fast as the matrix is read, and MKL leaves that to one thread.
+_VERY_FEW_ROWS = 2
 _PARTS = 8
 
 
@@ -51,7 +53,11 @@ class Linear(Kernel):
         matrix = self._forward_matrix(x) if fast else self.matrix
         kept: tuple[Tensor, ...] = ()
         done = None
-        if fast and fits:
+        if fast and _against_the_grain(matrix):
+            fits = False
+            y = _few_rows(x, matrix.t())
+            y = y if self.bias is None else y.add_(self.bias)
+        elif fast and fits:
             y = onednn.linear_binary(x, other, matrix, self.bias, "add")
         elif fast:
             done = self._post if other is None else None
@@ -102,23 +108,29 @@ class Linear(Kernel):
     def _backward(self, gradient: Tensor, fast: bool, partial: Tensor | None) -> Tensor:
         if not fast:
             return added(torch.matmul(gradient, self.matrix), partial)
-        # For a single row oneDNN reads a matrix that is turned round against the grain.
-        if gradient.numel() == gradient.shape[-1]:
-            return added(self._single_row(gradient), partial)
         matrix = self._backward_matrix(gradient)
+        if _against_the_grain(matrix):
+            return added(_few_rows(gradient, matrix.t()), partial)
         if partial is not None and partial.is_contiguous():
             result: Tensor = onednn.linear_binary(gradient, partial, matrix, None, "add")
             return result
         return added(onednn.linear(gradient, matrix, None, *onednn.NOTHING), partial)
 
-    def _single_row(self, gradient: Tensor) -> Tensor:
-        """The product from the left, read by several threads: a product with a vector is left to one."""
-        outputs, inputs = self.matrix.shape
-        if outputs % _PARTS or not self.matrix.is_contiguous():
-            return torch.matmul(gradient, self.matrix)
-        parts = self.matrix.view(_PARTS, outputs // _PARTS, inputs)
-        sums = torch.bmm(gradient.reshape(_PARTS, 1, outputs // _PARTS), parts)
-        return sums.sum(0).view(*gradient.shape[:-1], inputs)
+
+def _against_the_grain(matrix: Tensor) -> bool:
+    """Whether oneDNN, which multiplies by the rows of a matrix, would have to gather them."""
+    return not matrix.is_mkldnn and not matrix.is_contiguous() and matrix.t().is_contiguous()
+
+
+def _few_rows(x: Tensor, matrix: Tensor) -> Tensor:
+    """The product with a matrix of inputs x outputs, in memory of its own."""
+    inputs, outputs = matrix.shape
+    rows = x.numel() // inputs
+    if rows > _VERY_FEW_ROWS or inputs % _PARTS:
+        return torch.matmul(x, matrix)
+    parts = x.reshape(rows, _PARTS, inputs // _PARTS).transpose(0, 1)
+    sums = torch.bmm(parts, matrix.view(_PARTS, inputs // _PARTS, outputs))
+    return sums.sum(0).view(*x.shape[:-1], outputs)
 
 
 class MatrixProduct(Kernel):
