@@ -175,12 +175,13 @@ class Recorder(TorchDispatchMode):
     def _note(self, func: Any, call: str, result: Any) -> None:
         several = isinstance(result, tuple | list)
         results = result if several else (result,)
-        if not results or not all(type(item) is Tensor for item in results):
+        if not results or not all(item is None or type(item) is Tensor for item in results):
             self._complete = False
             return
         names = []
         for item in results:
-            if item in self._names:
+            # Not computed, or an argument that was written into.
+            if item is None or item in self._names:
                 names.append("_")
             else:
                 self._names[item] = f"value_{len(self._lines)}_{len(names)}"
