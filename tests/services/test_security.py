@@ -23,6 +23,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 import endoscope
 from endoscope_server.security import Role, entry, new_token
+from endoscope_server.services.methods import Methods
 from endoscope_server.services.roles import OPEN, ROLES
 from endoscope_server.services.server import Server
 from endoscope_server.settings import Settings
@@ -113,10 +114,10 @@ def _outcome(
 async def test_each_method_that_is_served_has_a_role(tmp_path, monkeypatch) -> None:
     served: set[str] = set()
 
-    def note(_server: Any, service: str, handlers: dict[str, Any]) -> None:
+    def note(_methods: Methods, service: str, handlers: dict[str, Any]) -> None:
         served.update(f"/{service}/{name}" for name in handlers)
 
-    monkeypatch.setattr(type(grpc.aio.server()), "add_registered_method_handlers", note)
+    monkeypatch.setattr(Methods, "add_registered_method_handlers", note)
     server = Server(Settings(listen="127.0.0.1:0", state=tmp_path))
     await server.start()
     await server.stop()

@@ -8,7 +8,7 @@ import signal
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 from google.protobuf import descriptor_pool
@@ -16,6 +16,7 @@ from grpc_channelz.v1 import _async as channelz_async
 from grpc_channelz.v1 import channelz_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection as reflection_v1alpha
+from grpc_reflection.v1alpha import reflection_pb2_grpc as reflection_v1alpha_pb2_grpc
 
 from endoscope.v1 import (
     activation_pb2_grpc,
@@ -43,6 +44,7 @@ from endoscope_server.services.gradient.work import MirrorWork
 from endoscope_server.services.inference import InferenceService, WireInterceptor
 from endoscope_server.services.job_service import JobService
 from endoscope_server.services.listening import HealthPort, listen, warn
+from endoscope_server.services.methods import Methods
 from endoscope_server.services.model_service import ModelService
 from endoscope_server.services.observing import ObservingInterceptor
 from endoscope_server.services.reflection import ReflectionService
@@ -220,7 +222,8 @@ class Server:
         return page
 
     def _add_services(self) -> None:
-        server, jobs, models, workers = self._server, self._jobs, self._models, self._workers
+        jobs, models, workers = self._jobs, self._models, self._workers
+        server: Any = Methods()
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models, workers), server)
         dataset_pb2_grpc.add_DatasetServiceServicer_to_server(
             DatasetService(self._surveyor, jobs, workers), server
@@ -240,7 +243,9 @@ class Server:
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz_async.ChannelzServicer(), server)
         names = (*SERVICES, *BESIDE)
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(ReflectionService(names), server)
-        reflection_v1alpha.enable_server_reflection(names, server, pool=descriptor_pool.Default())
+        older = reflection_v1alpha.aio.ReflectionServicer(names, pool=descriptor_pool.Default())
+        reflection_v1alpha_pb2_grpc.add_ServerReflectionServicer_to_server(older, server)  # type: ignore[no-untyped-call]
+        self._server.add_generic_rpc_handlers((server,))
 
 
 def _size(path: Path) -> int:
