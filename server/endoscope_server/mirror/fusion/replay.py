@@ -23,9 +23,10 @@ Form = tuple[Any, ...]
 Function = Callable[[Sequence[Tensor]], Sequence[Tensor | None]]
 """From tensors to tensors, by operators that follow from the forms of those given."""
 
-# To take a step down costs as much as is won in some twenty; after so many runs many more are likely, and
-# weights have been packed.
-_PLAIN_RUNS = 8
+PLAIN_RUNS = 8
+"""Calls for a form before it is taken down, which costs as much as is won in some twenty: after so many, many
+more are likely, and weights have been packed."""
+
 _ATTEMPTS = 2
 # What is done once must not be taken down.
 _PREPARING = "mkldnn::_reorder"
@@ -89,7 +90,7 @@ class Replay:
                 # Run plainly, it tells which of its steps fails.
                 return self._function(tensors)
         self._runs += 1
-        fits = _PLAIN_RUNS < self._runs <= _PLAIN_RUNS + _ATTEMPTS
+        fits = PLAIN_RUNS < self._runs <= PLAIN_RUNS + _ATTEMPTS
         if not fits or len({id(tensor) for tensor in tensors}) < len(tensors):
             return self._function(tensors)
         with Recorder(tensors) as recorder:
