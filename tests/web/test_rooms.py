@@ -233,6 +233,26 @@ def test_an_audit_comes_chapter_by_chapter_and_ends_in_a_report(visit, shelf: st
     visit.press("Stop")
     page.get_by_text("Stopped after").wait_for()
     assert page.locator(".chapter.done").count() == 5
+    # What was stopped is not taken up again; what goes on is.
+    visit.enter("class", "digits-cnn")
+    visit.enter("audit", "digits-cnn")
+    page.get_by_text("Not audited yet").wait_for()
+    page.get_by_label("Pictures", exact=True).select_option(shelf)
+    page.get_by_text("More settings").click()
+    visit.slide("Layers inverted, at most", 3)
+    visit.slide("Steps of each inversion", 2400)
+    visit.press("Audit")
+    page.locator(".chapter.done").first.wait_for()
+    visit.enter("class", "digits-cnn")
+    visit.enter("audit", "digits-cnn")
+    page.get_by_text("Going on").wait_for()
+    visit.press("Stop")
+    page.get_by_text("Stopped after").wait_for()
+    page.get_by_label("Pictures", exact=True).select_option(shelf)
+    page.get_by_text("More settings").click()
+    visit.slide("Pictures attacked, at most", 4)
+    visit.slide("Classes fooled and drawn, at most", 3)
+    visit.slide("Layers inverted, at most", 3)
     visit.slide("Steps of each inversion", 20)
     page.get_by_label("Neighbours of errors among").select_option("album")
     visit.press("Audit")
@@ -271,6 +291,11 @@ def test_an_audit_comes_chapter_by_chapter_and_ends_in_a_report(visit, shelf: st
     assert saved["digits-cnn-audit.html"].startswith("<!DOCTYPE html>")
     assert json.loads(saved["digits-cnn-audit.json"])["measures"]["accuracy"]["top1"] == right / pictures
     assert (right < 39, pictures) == (True, 40)
+    # The report is there again when one comes back.
+    visit.enter("class", "digits-cnn")
+    visit.enter("audit", "digits-cnn")
+    report.wait_for()
+    assert report.locator("section[id]").count() == 8
 
 
 def test_points_show_pictures_and_neighbours(visit) -> None:

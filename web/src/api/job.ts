@@ -7,7 +7,7 @@ import type { JobHeader, JobStep } from "../generated/endoscope/v1/job_pb";
 import type { Image } from "../generated/endoscope/v1/image_pb";
 import { type Failure, isStop, toFailure } from "./failure";
 
-type Event<R> = {
+export type Event<R> = {
   event:
     | { case: "header"; value: JobHeader }
     | { case: "step"; value: JobStep }

@@ -5,6 +5,7 @@ import { audits } from "../api/clients";
 import { useJob } from "../api/job";
 import { CHAPTERS } from "../audit/summaries";
 import { Chapters } from "../audit/Chapters";
+import { end, isThere, kept, keeping, takenUp } from "../audit/kept";
 import { ReportView } from "../audit/ReportView";
 import { useDataset } from "../datasets";
 import { AuditChapter, type AuditReport } from "../generated/endoscope/v1/audit_pb";
@@ -31,27 +32,38 @@ export function AuditRoom({ id }: RoomProps) {
   const [seed, setSeed] = useState(0);
   const [asked, setAsked] = useState<readonly AuditChapter[]>([]);
 
+  useEffect(() => {
+    let here = true;
+    void isThere(id).then((there) => {
+      if (there && here) void job.start((signal) => takenUp(id, signal));
+    });
+    return () => {
+      here = false;
+    };
+  }, [id]);
+
   function start() {
     setAsked(chapters);
-    return job.start((signal) =>
-      audits.runAudit(
-        {
-          model: `models/${id}`,
-          dataset: `datasets/${dataset.id}`,
-          chapters: [...chapters],
-          maxItems: items,
-          maxAttackedItems: attacked,
-          attackSteps,
-          maxClasses: classes,
-          maxLayers: layers,
-          inversionSteps,
-          trainingDataset: training && `datasets/${training}`,
-          seed: BigInt(seed),
-          options: { previewEvery: 0 },
-        },
-        { signal },
-      ),
-    );
+    const request = {
+      model: `models/${id}`,
+      dataset: `datasets/${dataset.id}`,
+      chapters: [...chapters],
+      maxItems: items,
+      maxAttackedItems: attacked,
+      attackSteps,
+      maxClasses: classes,
+      maxLayers: layers,
+      inversionSteps,
+      trainingDataset: training && `datasets/${training}`,
+      seed: BigInt(seed),
+      options: { previewEvery: 0, detached: true },
+    };
+    return job.start((signal) => keeping(id, audits.runAudit(request, { signal })));
+  }
+
+  function stop() {
+    if (kept(id)) void end(id).catch(job.stop);
+    else job.stop();
   }
 
   const toggle = (chapter: AuditChapter) =>
@@ -111,7 +123,7 @@ export function AuditRoom({ id }: RoomProps) {
       }
     >
       <Banner failure={job.failure} retry={() => void start()} />
-      <Progress job={job} onStop={job.stop} />
+      <Progress job={job} onStop={stop} />
       {job.result ? (
         <Finished id={id} report={job.result} />
       ) : job.state === "idle" ? (
@@ -119,6 +131,8 @@ export function AuditRoom({ id }: RoomProps) {
           Folders of the dataset that are called like classes of the network are its labels; without them what the network
           saw at first counts as right.
         </Empty>
+      ) : asked.length === 0 ? (
+        job.state === "running" && <Empty title="Going on">It went on while this room was left. Its chapters come with the report.</Empty>
       ) : (
         <Chapters asked={asked} findings={job.findings} current={job.state === "running" ? (job.step?.stage.split(":")[0] ?? "") : ""} />
       )}
