@@ -206,7 +206,7 @@ def test_integrated_gradients_are_captums_and_nearly_complete(
     with torch.no_grad():
         way = float(network(image)[0, ESPRESSO] - network(baseline)[0, ESPRESSO])
     assert found.completeness_error == pytest.approx(abs(float(delta.detach())) / abs(way), abs=1e-4)
-    finer = ask(subject, coffee, Method.INTEGRATED_GRADIENTS, samples=40)
+    finer = ask(subject, coffee, Method.INTEGRATED_GRADIENTS, torch.float32, samples=40)
     assert finer.completeness_error < 0.1
 
 
