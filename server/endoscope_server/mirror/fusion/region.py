@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from endoscope_server.errors import EndoscopeError
-from endoscope_server.mirror.fusion.replay import Form, Replay, form_of
+from endoscope_server.mirror.fusion.replay import Form, Replay, are_distinct, form_of
 from endoscope_server.mirror.kernels import Kernel
 from endoscope_server.mirror.plan import Step, failed
 
@@ -67,7 +67,7 @@ class Region:
     def case(self, needs: tuple[bool, ...], values: Sequence[Tensor]) -> _Case:
         """How the region runs for inputs like ``values`` if gradients of some of them are asked for."""
         forms = tuple([form_of(value) for value in values])
-        if None in forms or len({id(value) for value in values}) < len(values):
+        if None in forms or not are_distinct(values):
             return _Case(self, needs)
         case = self._cases.get((needs, forms))
         if case is None:
@@ -174,7 +174,7 @@ class _Case:
         self._calls = region.schedule(needs)
         self._saves = True in needs
         self._saved: list[tuple[list[int], Any]] = []
-        self._backwards: dict[tuple[Form | None, ...], Replay] = {}
+        self._backwards: dict[tuple[tuple[bool, ...], tuple[Form | None, ...]], Replay] = {}
         self.forward = Replay(self._forward)
         """From the inputs to the outputs and what the backward pass needs."""
 
@@ -190,14 +190,17 @@ class _Case:
 
     def backward(self, gradients: Sequence[Tensor | None], kept: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """Gradients of the inputs from those of the outputs and what was kept."""
+        present = tuple([gradient is not None for gradient in gradients])
         there = [gradient for gradient in gradients if gradient is not None]
-        forms = tuple([None if gradient is None else form_of(gradient) for gradient in gradients])
-        replay = self._backwards.get(forms)
+        forms = tuple([form_of(gradient) for gradient in there])
+        if None in forms:
+            return self._backward(present, [*there, *kept])
+        replay = self._backwards.get((present, forms))
         if replay is None:
-            present = [gradient is not None for gradient in gradients]
+            if len(self._backwards) >= _CASES:
+                self._backwards.clear()
             replay = Replay(lambda tensors: self._backward(present, tensors))
-            if forms.count(None) == present.count(False) and len(self._backwards) < _CASES:
-                self._backwards[forms] = replay
+            self._backwards[present, forms] = replay
         return replay([*there, *kept])
 
     def _backward(self, present: Sequence[bool], tensors: Sequence[Tensor]) -> list[Tensor | None]:

@@ -59,6 +59,11 @@ def form_of(tensor: Tensor) -> Form | None:
     return tensor.shape, tensor.stride(), tensor.dtype
 
 
+def are_distinct(tensors: Sequence[Tensor]) -> bool:
+    """Whether each is given once. One that stands for two would do so in what is recorded, too."""
+    return len({id(tensor) for tensor in tensors}) == len(tensors)
+
+
 class Replay:
     """A function for tensors of one form each, which is called often and soon done without Python.
 
@@ -91,7 +96,7 @@ class Replay:
                 return self._function(tensors)
         self._runs += 1
         fits = PLAIN_RUNS < self._runs <= PLAIN_RUNS + _ATTEMPTS
-        if not fits or len({id(tensor) for tensor in tensors}) < len(tensors):
+        if not fits or not are_distinct(tensors):
             return self._function(tensors)
         with Recorder(tensors) as recorder:
             results = self._function(tensors)

@@ -55,7 +55,7 @@ class Linear(Kernel):
         done = None
         if fast and _against_the_grain(matrix):
             fits = False
-            y = _few_rows(x, matrix.t())
+            y = _few_rows(x, self._turned)
             y = y if self.bias is None else y.add_(self.bias)
         elif fast and fits:
             y = onednn.linear_binary(x, other, matrix, self.bias, "add")
@@ -110,7 +110,7 @@ class Linear(Kernel):
             return added(torch.matmul(gradient, self.matrix), partial)
         matrix = self._backward_matrix(gradient)
         if _against_the_grain(matrix):
-            return added(_few_rows(gradient, matrix.t()), partial)
+            return added(_few_rows(gradient, self.matrix), partial)
         if partial is not None and partial.is_contiguous():
             result: Tensor = onednn.linear_binary(gradient, partial, matrix, None, "add")
             return result
