@@ -1,5 +1,6 @@
 // Light, dark, or as the system has it; the choice is kept by the browser.
 
+import { recall, retain } from "./storage";
 import { store } from "./store";
 
 export type Theme = "system" | "light" | "dark";
@@ -7,12 +8,8 @@ export type Theme = "system" | "light" | "dark";
 const KEY = "endoscope-theme";
 
 function kept(): Theme {
-  try {
-    const value = localStorage.getItem(KEY);
-    return value === "light" || value === "dark" ? value : "system";
-  } catch {
-    return "system";
-  }
+  const value = recall("localStorage", KEY);
+  return value === "light" || value === "dark" ? value : "system";
 }
 
 function apply(theme: Theme): void {
@@ -31,10 +28,5 @@ export function isDark(): boolean {
 export function choose(next: Theme): void {
   apply(next);
   theme.set(next);
-  try {
-    if (next === "system") localStorage.removeItem(KEY);
-    else localStorage.setItem(KEY, next);
-  } catch {
-    // A browser that keeps nothing still shows what was chosen.
-  }
+  retain("localStorage", KEY, next === "system" ? "" : next);
 }

@@ -1,28 +1,19 @@
 // The last audit of each network: it goes on when its room is left, and is taken up again when one comes back. It is
 // known for as long as the tab is open.
 
+import { Code, ConnectError } from "@connectrpc/connect";
+
 import { jobs } from "../api/clients";
 import type { Event } from "../api/job";
 import type { AuditReport } from "../generated/endoscope/v1/audit_pb";
+import { recall, retain } from "../storage";
 
 const key = (model: string) => `endoscope-audit-${model}`;
 
 /** The job's name; empty if there is none. */
-export function kept(model: string): string {
-  try {
-    return sessionStorage.getItem(key(model)) ?? "";
-  } catch {
-    return "";
-  }
-}
+export const kept = (model: string) => recall("sessionStorage", key(model));
 
-export function keep(model: string, job: string): void {
-  try {
-    sessionStorage.setItem(key(model), job);
-  } catch {
-    // Without storage an audit is lost to the page when its room is left; the server still has it.
-  }
-}
+const keep = (model: string, job: string) => retain("sessionStorage", key(model), job);
 
 /** The events of a new audit, whose job is kept as soon as it has a name. */
 export async function* keeping(model: string, events: AsyncIterable<Event<AuditReport>>): AsyncIterable<Event<AuditReport>> {
@@ -33,15 +24,15 @@ export async function* keeping(model: string, events: AsyncIterable<Event<AuditR
   }
 }
 
-/** Whether the server still has the job that was kept; it is forgotten otherwise. */
+/** Whether the server still has the job that was kept; one that it does not know is forgotten. */
 export async function isThere(model: string): Promise<boolean> {
   const name = kept(model);
   if (!name) return false;
   try {
     await jobs.getJob({ name });
     return true;
-  } catch {
-    keep(model, "");
+  } catch (error) {
+    if (ConnectError.from(error).code === Code.NotFound) keep(model, "");
     return false;
   }
 }

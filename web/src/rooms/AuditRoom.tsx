@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import type { RoomProps } from "../App";
 import { audits } from "../api/clients";
@@ -31,18 +31,19 @@ export function AuditRoom({ id }: RoomProps) {
   const [training, setTraining] = useState("");
   const [seed, setSeed] = useState(0);
   const [asked, setAsked] = useState<readonly AuditChapter[]>([]);
+  const untouched = useRef(true);
 
   useEffect(() => {
-    let here = true;
     void isThere(id).then((there) => {
-      if (there && here) void job.start((signal) => takenUp(id, signal));
+      if (there && untouched.current) void job.start((signal) => takenUp(id, signal));
     });
     return () => {
-      here = false;
+      untouched.current = false;
     };
-  }, [id]);
+  }, []);
 
   function start() {
+    untouched.current = false;
     setAsked(chapters);
     const request = {
       model: `models/${id}`,
