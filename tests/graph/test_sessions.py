@@ -124,11 +124,11 @@ def test_an_early_layer_runs_fewer_nodes(lite0: Graph, batch: np.ndarray, tmp_pa
     sessions = Sessions(lite0)
 
     def nodes_run(value: str) -> set[str]:
-        values = frozenset({value})
-        options = sessions.options(values)
+        model = lite0.expose([value])
+        options = sessions.options(model)
         options.enable_profiling = True
         options.profile_file_prefix = str(tmp_path / value)
-        session = ort.InferenceSession(lite0.expose([value]).SerializeToString(), options)
+        session = ort.InferenceSession(model.SerializeToString(), options)
         session.run([value], {"input": batch})
         events = json.loads(Path(session.end_profiling()).read_text())
         return {event["name"] for event in events if event["name"].endswith("_kernel_time")}

@@ -21,7 +21,7 @@ from PIL import Image
 
 from endoscope_server.datasets.sources import Skipped, Source
 from endoscope_server.errors import EndoscopeError
-from endoscope_server.graph import Fidelity, Graph, Sessions, run_batch
+from endoscope_server.graph import Fidelity, Graph, Sessions, find_stem, run_batch
 from endoscope_server.graph.axes import value_axes
 from endoscope_server.images.decoding import decode
 from endoscope_server.images.preprocessing import Preprocessing
@@ -150,7 +150,9 @@ class Extractor:
             Graph.from_file(extraction.model), extraction.providers
         )
         self._memory = threading.local()
-        self._at_once = extraction.at_once or images_at_once(self._sessions.graph, extraction.providers)
+        self._at_once = extraction.at_once or images_at_once(
+            self._sessions.graph, extraction.providers, extraction.values
+        )
         if self._values:
             self._sessions.prepare(self._values)
 
@@ -235,10 +237,22 @@ def scan_sessions(graph: Graph, providers: Sequence[str] = ("CPUExecutionProvide
     return Sessions(graph, providers, intra_op_threads=1, fidelity=Fidelity.FAST)
 
 
-def images_at_once(graph: Graph, providers: Sequence[str]) -> int:
-    """In one run: one where the processor's cache keeps the weights for the next, some where it does not."""
+def images_at_once(graph: Graph, providers: Sequence[str], wanted: Sequence[str]) -> int:
+    """How many in one run.
+
+    Some where the first layers take them one by one, or where the processor's cache does not keep the weights
+    for the next run; else one.
+
+    Args:
+        graph: The model.
+        providers: ONNX Runtime execution providers.
+        wanted: As :class:`Extraction` has them.
+    """
     if providers[0] != "CPUExecutionProvider":
         return 64
+    values = {value for one in wanted if (value := value_of(one)) is not None}
+    if find_stem(graph, sorted(values)) is not None:
+        return 8
     return 1 if sum(weight.nbytes for weight in graph.weights.values()) <= _CACHED_BYTES else 4
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from endoscope_server.datasets.engine import PIXEL_SIDE, Engine, Load, peaks_of, value_of
 from endoscope_server.datasets.scan import CHUNK_BYTES, CHUNK_IMAGES, ScanParameters
-from endoscope_server.graph import Graph, most_alive
+from endoscope_server.graph import Graph, find_stem, most_alive
 from endoscope_server.graph.axes import value_axes
 from endoscope_server.images.preprocessing import Preprocessing
 
@@ -50,7 +50,10 @@ def scan_memory(
     values = {value for wanted in parameters.values if (value := value_of(wanted)) is not None}
     given = sum(sizes.get(value, picture) for value in values)
     features = sum(feature_bytes(graph, sizes, wanted, preprocessing) for wanted in parameters.values)
-    runs = round(at_once * (_ARENA * most_alive(graph, sizes, values) + _GIVEN_COPIES * given))
+    stem = find_stem(graph, sorted(values)) if providers[0] == "CPUExecutionProvider" else None
+    passing = {} if stem is None else {name: sizes.get(name, 0) // at_once for name in stem.passing}
+    alive = most_alive(graph, {**sizes, **passing}, values)
+    runs = round(at_once * (_ARENA * alive + _GIVEN_COPIES * given))
     working = runs + batch * (picture + features) + _PICTURE_BYTES
     waiting = min(count, batch + min(CHUNK_IMAGES, CHUNK_BYTES // max(features, 1)))
     under_way = engine.memory(Load(count / batch, batch, working, batch * features))

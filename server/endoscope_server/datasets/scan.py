@@ -49,7 +49,7 @@ class ScanParameters:
 
     def sizes(self, graph: Graph, providers: Sequence[str]) -> tuple[int, int]:
         """Images in one run of a model, and in a batch, which a worker computes in one or several runs."""
-        at_once = self.batch_size or images_at_once(graph, providers)
+        at_once = self.batch_size or images_at_once(graph, providers, self.values)
         # A small network is done with many soon; a large one must be able to stop.
         return at_once, _SMALL_TASK if at_once == 1 and not self.batch_size else at_once
 

@@ -1,6 +1,7 @@
 """The ONNX graph: loading, checking, naming, receptive fields, rewriting, running. No torch here."""
 
 from endoscope_server.graph.batches import run_batch, run_inputs
+from endoscope_server.graph.depth_first import find_stem
 from endoscope_server.graph.graph import Graph
 from endoscope_server.graph.layers import Layer
 from endoscope_server.graph.loading import Limits
@@ -23,6 +24,7 @@ __all__ = [
     "ValueKind",
     "expose",
     "extract",
+    "find_stem",
     "most_alive",
     "run_batch",
     "run_inputs",

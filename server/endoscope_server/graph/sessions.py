@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx.helper import np_dtype_to_tensor_dtype, tensor_dtype_to_np_dtype
 
 from endoscope_server.errors import InvalidInput, LimitExceeded, Unsupported
+from endoscope_server.graph.depth_first import depth_first, find_stem
 from endoscope_server.graph.graph import Graph
 from endoscope_server.graph.loading import PLACEHOLDER
 from endoscope_server.graph.values import Value, ValueKind
@@ -36,8 +38,9 @@ class Fidelity(enum.Enum):
     with it. Weights are read in place, so a further session costs next to no memory."""
 
     FAST = "fast"
-    """All of ONNX Runtime's rewritings. Which nodes fuse, and so the last bits, depends on the values asked
-    for, and each session holds weights in a layout of its own. About three times as fast on convolutions."""
+    """All of ONNX Runtime's rewritings, and batches depth first where that saves time on the CPU. Which nodes
+    fuse, and so the last bits, depends on the values asked for, and each session holds weights in a layout of
+    its own. About three times as fast on convolutions."""
 
 
 FAST_COPIES = 2
@@ -163,6 +166,10 @@ class Sessions:
     def _half_precision(self) -> bool:
         return any(value.dtype in ("float16", "bfloat16") for value in self.graph.values.values())
 
+    @functools.cached_property
+    def _exact(self) -> Sessions:
+        return Sessions(self.graph, self._providers, self.threads, Fidelity.EXACT, capacity=1)
+
     def narrowed(self, threads: int) -> Sessions:
         """The same with fewer threads; where there is no memory for both, these are used instead."""
         return Sessions(self.graph, self._providers, threads, self.fidelity, self._capacity, instead=self)
@@ -215,12 +222,14 @@ class Sessions:
         if values not in self._sizes:
             if len(self._sizes) > _SIZES:
                 self._sizes.clear()
-            needed = (self.graph.weights[name].nbytes for name in self._needed_weights(values))
-            self._sizes[values] = FAST_COPIES * sum(needed)
+            needed = self.graph.expose(sorted(values)).graph.initializer
+            self._sizes[values] = FAST_COPIES * sum(
+                self.graph.weights[tensor.name].nbytes for tensor in needed
+            )
         return self._sizes[values]
 
-    def options(self, values: frozenset[str]) -> ort.SessionOptions:
-        """The options for a session of :meth:`Graph.expose` over these values.
+    def options(self, model: onnx.ModelProto) -> ort.SessionOptions:
+        """The options for a session of what :meth:`Graph.expose` gives for some values.
 
         ONNX Runtime reads this object's weights through them, so it has to outlive the session.
         """
@@ -229,7 +238,7 @@ class Sessions:
         options.log_severity_level = 3
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
-        names = [name for name in self._needed_weights(values) if name in self._weights]
+        names = [tensor.name for tensor in model.graph.initializer if tensor.name in self._weights]
         if self.fidelity is Fidelity.EXACT:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.add_session_config_entry("session.disable_prepacking", "1")
@@ -243,14 +252,20 @@ class Sessions:
             options.add_external_initializers(names, [self._weights[name] for name in names])
         return options
 
-    def _needed_weights(self, values: frozenset[str]) -> list[str]:
-        return [tensor.name for tensor in self.graph.expose(sorted(values)).graph.initializer]
+    def _model(self, values: frozenset[str]) -> onnx.ModelProto:
+        """What a session of these values runs."""
+        ordered = [name for name in self.graph.values if name in values]
+        model = self.graph.expose(ordered)
+        if self.fidelity is Fidelity.EXACT or self._providers[0] != "CPUExecutionProvider":
+            return model
+        stem = find_stem(self.graph, ordered)
+        return model if stem is None else depth_first(model, stem)
 
     def _start(self, values: frozenset[str]) -> ort.InferenceSession:
-        ordered = [name for name in self.graph.values if name in values]
-        content = self.graph.expose(ordered).SerializeToString()
+        model = self._model(values)
+        options = self.options(model)
         try:
-            return ort.InferenceSession(content, self.options(values), providers=self._providers)
+            return ort.InferenceSession(model.SerializeToString(), options, providers=self._providers)
         except Exception as error:
             if not _from_runtime(error):
                 raise
@@ -263,6 +278,9 @@ class Sessions:
     def _compute(
         self, inputs: Mapping[str, NDArray[np.generic]], values: frozenset[str]
     ) -> dict[str, NDArray[np.generic]]:
+        if self.fidelity is Fidelity.FAST and any(array.size == 0 for array in inputs.values()):
+            # A Scan takes no empty batch.
+            return self._exact.run(inputs, list(values))
         session = self._session(values)
         feeds = {info.name: self._feed(info.name, inputs) for info in session.get_inputs()}
         names = [info.name for info in session.get_outputs()]
