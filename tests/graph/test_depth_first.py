@@ -15,7 +15,7 @@ from endoscope_server.graph.depth_first import depth_first
 
 MOBILE = """
 <ir_version: 8, opset_import: ["" : 17]>
-agraph (float[n, 3, 32, 32] x) => (float[n, 10] y)
+agraph (float[n, 3, 128, 128] x) => (float[n, 10] y)
 {
     low = Constant<value = float {0.0}>()
     high = Constant<value = float {6.0}>()
@@ -40,7 +40,7 @@ SHAPES = {
     "mean": (32,),
     "variance": (32,),
     "w2": (8, 64, 1, 1),
-    "w3": (2048, 10),
+    "w3": (32768, 10),
 }
 
 
@@ -58,7 +58,7 @@ def mobile(text: str = MOBILE, **more: tuple[int, ...]) -> onnx.ModelProto:
 
 
 def pictures(count: int = 5) -> np.ndarray:
-    return np.random.default_rng(1).standard_normal((count, 3, 32, 32), np.float32)
+    return np.random.default_rng(1).standard_normal((count, 3, 128, 128), np.float32)
 
 
 def fast_and_exact(
@@ -147,8 +147,8 @@ def test_no_layer_that_mixes_pictures_is_among_them(mixing: str) -> None:
     begin, end = MOBILE.index("    normal ="), MOBILE.index("    gate =")
     text = MOBILE[:begin] + mixing + "\n normal = Add(deep, deep)\n moved = Relu(mixed)\n" + MOBILE[end:]
     text = text.replace("low =", "pads = Constant<value_ints = [1, 0, 0, 0, 0, 0, 0, 0]>()\n low =")
-    text = text.replace("float[n, 10] y", "float[n, 10] y, float[m, 32, 16, 16] moved")
-    model = mobile(text, rows=(3, 32, 16, 16))
+    text = text.replace("float[n, 10] y", "float[n, 10] y, float[m, 32, 64, 64] moved")
+    model = mobile(text, rows=(3, 32, 64, 64))
     graph = Graph.from_proto(model)
     stem = find_stem(graph, ["moved"])
     assert stem is not None
@@ -161,12 +161,13 @@ def test_no_layer_that_mixes_pictures_is_among_them(mixing: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("float[n, 3, 32, 32] x", "float[5, 3, 32, 32] x"),
-        ("float[n, 3, 32, 32] x", "double[n, 3, 32, 32] x"),
-        ("float[n, 3, 32, 32] x", "float[n, 3, 32, 32] x, float[n, 10] z"),
+        ("float[n, 3, 128, 128] x", "float[5, 3, 128, 128] x"),
+        ("float[n, 3, 128, 128] x", "double[n, 3, 128, 128] x"),
+        ("float[n, 3, 128, 128] x", "float[n, 3, 128, 128] x, float[n, 10] z"),
+        ("float[n, 3, 128, 128] x", "float[n, 3, 64, 64] x"),
         ("pads = [1, 1, 1, 1]>(x, w0)", "pads = [7, 7, 7, 7]>(x, w4)"),
     ],
-    ids=["fixed batch", "other numbers", "two inputs", "much arithmetic"],
+    ids=["fixed batch", "other numbers", "two inputs", "small pictures", "much arithmetic"],
 )
 def test_else_all_layers_take_the_whole_batch(old: str, new: str) -> None:
     assert old in MOBILE
