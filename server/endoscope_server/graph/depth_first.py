@@ -180,7 +180,8 @@ def _candidates(graph: Graph, outputs: Sequence[str], pictures: Value) -> Iterat
     sizes = value_bytes(graph, {pictures.name: shape})
     sizes[pictures.name] = 4 * math.prod(shape)
     known = _constants(graph, nodes)
-    main = {place: node for place, node in enumerate(nodes) if place not in _aside(nodes, pictures, known)}
+    aside = _aside(nodes, pictures, known)
+    main = {place: node for place, node in enumerate(nodes) if place not in aside}
     last = {name: place for place, node in main.items() for name in dependencies(node)}
     last.update(dict.fromkeys(outputs, len(nodes)))
     alive = {pictures.name}
