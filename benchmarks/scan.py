@@ -20,8 +20,7 @@ import skimage.data
 from PIL import Image
 
 from endoscope_server.datasets import FeatureStore, LocalEngine, ScanParameters, open_source, scan
-from endoscope_server.datasets.engine import scan_sessions
-from endoscope_server.graph import Graph
+from endoscope_server.graph import Graph, scan_sessions
 from endoscope_server.images.preprocessing import Preprocessing
 
 QUIET = 0.9

@@ -21,7 +21,7 @@ from PIL import Image
 
 from endoscope_server.datasets.sources import Skipped, Source
 from endoscope_server.errors import EndoscopeError
-from endoscope_server.graph import Fidelity, Graph, Sessions, find_stem, run_batch
+from endoscope_server.graph import Graph, Sessions, find_stem, run_batch, scan_sessions
 from endoscope_server.graph.axes import value_axes
 from endoscope_server.images.decoding import decode
 from endoscope_server.images.preprocessing import Preprocessing
@@ -226,15 +226,6 @@ class Extractor:
         strongest = np.take_along_axis(ranked, places[..., None], axis=2)[..., 0]
         rows, columns = np.divmod(places, maps.shape[3])
         return np.concatenate([strongest, rows.astype(dtype), columns.astype(dtype)], axis=1)
-
-
-def scan_sessions(graph: Graph, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Sessions:
-    """Sessions of a model as scans use them.
-
-    One thread a batch, several batches at once: nothing waits for the slowest thread of an operator, and one
-    batch is decoded while another is computed.
-    """
-    return Sessions(graph, providers, intra_op_threads=1, fidelity=Fidelity.FAST)
 
 
 def images_at_once(graph: Graph, providers: Sequence[str], wanted: Sequence[str]) -> int:

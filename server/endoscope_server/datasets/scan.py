@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from endoscope_server.datasets.digests import Digests
-from endoscope_server.datasets.engine import Engine, Extracted, Extraction, images_at_once, scan_sessions
+from endoscope_server.datasets.engine import Engine, Extracted, Extraction, images_at_once
 from endoscope_server.datasets.sources import Skipped, Source
 from endoscope_server.datasets.store import FeatureKey, FeatureStore, FeatureTable
 from endoscope_server.errors import EndoscopeError, InvalidInput
-from endoscope_server.graph import Graph, Sessions
+from endoscope_server.graph import Graph, Sessions, scan_sessions
 from endoscope_server.images.preprocessing import Preprocessing
 
 CHUNK_IMAGES = 256
@@ -126,7 +126,7 @@ def scan(
         parameters: What is wanted.
         digests: What is remembered of the images.
         observe: Is told of features as they come, those that were stored before included.
-        sessions: Of the model, by :func:`engine.scan_sessions`; None for new ones.
+        sessions: Of the model, by :func:`scan_sessions`; None for new ones.
         providers: ONNX Runtime execution providers.
 
     Raises:

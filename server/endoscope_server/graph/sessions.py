@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import enum
 import functools
 import shutil
@@ -18,14 +17,13 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx.helper import np_dtype_to_tensor_dtype, tensor_dtype_to_np_dtype
 
 from endoscope_server.errors import InvalidInput, LimitExceeded, Unsupported
 from endoscope_server.graph.depth_first import depth_first, find_stem
 from endoscope_server.graph.graph import Graph
 from endoscope_server.graph.loading import PLACEHOLDER
+from endoscope_server.graph.ort_values import is_extended, ort_value, run_extended
 from endoscope_server.graph.values import Value, ValueKind
-from endoscope_server.graph.weights import Array
 
 _DIRECT = (ValueKind.INPUT, ValueKind.INITIALIZER)
 
@@ -107,7 +105,7 @@ class Sessions:
         self._sizes: dict[frozenset[str], int] = {}
         self._instead = instead
         self.allowance: Allowance | None = instead.allowance if instead else None
-        self._weights = {name: _ort_value(graph.weights[name]) for name in sorted(graph.stripped)}
+        self._weights = {name: ort_value(graph.weights[name]) for name in sorted(graph.stripped)}
 
     def run(
         self, inputs: Mapping[str, NDArray[np.generic]], outputs: Sequence[str]
@@ -285,10 +283,10 @@ class Sessions:
         feeds = {info.name: self._feed(info.name, inputs) for info in session.get_inputs()}
         names = [info.name for info in session.get_outputs()]
         try:
-            if any(_is_extended(array.dtype) for array in feeds.values()) or any(
+            if any(is_extended(array.dtype) for array in feeds.values()) or any(
                 (self.graph.values[name].dtype or "").startswith(("bfloat", "float8")) for name in names
             ):
-                return _run_extended(session, feeds, names)
+                return run_extended(session, feeds, names)
             return dict(zip(names, session.run(names, feeds), strict=True))
         except Exception as error:
             if not _from_runtime(error):
@@ -337,6 +335,15 @@ class Sessions:
                 )
 
 
+def scan_sessions(graph: Graph, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Sessions:
+    """Sessions of a model as scans use them.
+
+    One thread a batch, several batches at once: nothing waits for the slowest thread of an operator, and one
+    batch is decoded while another is computed.
+    """
+    return Sessions(graph, providers, intra_op_threads=1, fidelity=Fidelity.FAST)
+
+
 @functools.cache
 def _share_arena() -> None:
     """Give all sessions of the process one arena: one each would keep its largest run's memory for good."""
@@ -376,31 +383,3 @@ def _shape_text(value: Value) -> str:
 
 def _from_runtime(error: Exception) -> bool:
     return type(error).__module__.startswith("onnxruntime") or isinstance(error, (RuntimeError, ValueError))
-
-
-def _is_extended(dtype: np.dtype[np.generic]) -> bool:
-    """Whether numpy knows the type only through ml_dtypes: it crosses into ONNX Runtime by its bits."""
-    return dtype.type.__module__.startswith("ml_dtypes")
-
-
-def _ort_value(array: Array) -> ort.OrtValue:
-    if not _is_extended(array.dtype):
-        return ort.OrtValue.ortvalue_from_numpy(array)
-    bits = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
-    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, np_dtype_to_tensor_dtype(array.dtype))
-
-
-def _run_extended(
-    session: ort.InferenceSession, feeds: Mapping[str, NDArray[np.generic]], names: Sequence[str]
-) -> dict[str, NDArray[np.generic]]:
-    values = session.run_with_ort_values(names, {name: _ort_value(array) for name, array in feeds.items()})
-    dtypes = [np.dtype(tensor_dtype_to_np_dtype(value.element_type())) for value in values]
-    return {name: _from_ort(value, dtype) for name, value, dtype in zip(names, values, dtypes, strict=True)}
-
-
-def _from_ort(value: ort.OrtValue, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
-    if not _is_extended(dtype):
-        array: NDArray[np.generic] = value.numpy()
-        return array
-    content = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
-    return np.frombuffer(content, dtype).reshape(value.shape())

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from endoscope_server.datasets.engine import scan_sessions
 from endoscope_server.errors import PreconditionFailed, Unsupported
 from endoscope_server.files import write_whole
-from endoscope_server.graph import Fidelity, Graph, Sessions, run_inputs, value_bytes
+from endoscope_server.graph import Fidelity, Graph, Sessions, run_inputs, scan_sessions, value_bytes
 from endoscope_server.images.preprocessing import Layout, Preprocessing
 from endoscope_server.mirror import Mirror, from_onnx
 from endoscope_server.mirror.certificate import Certificate, certify
