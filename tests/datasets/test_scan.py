@@ -116,6 +116,18 @@ def test_stored_features_are_the_models(
         assert np.array_equal(result.tables[PIXELS].gather([key])[0], np.asarray(small).reshape(-1))
 
 
+def test_pictures_alone_need_no_model(
+    lite0_path: Path, lite0: Graph, preprocessing: Preprocessing, album: Path, tmp_path: Path
+) -> None:
+    parameters = ScanParameters((PIXELS,))
+    store = FeatureStore(tmp_path)
+    work = scan(
+        lite0_path, lite0, "input", preprocessing, open_source(album), store, LocalEngine(), parameters
+    )
+    _, result = drain(work)
+    assert result.computed == 40
+
+
 def test_features_do_not_depend_on_the_batch(
     scanned: tuple[Path, list[ScanStep], ScanResult],
     lite0_path: Path,

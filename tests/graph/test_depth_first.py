@@ -140,6 +140,10 @@ def test_values_in_between_can_be_asked_for(outputs: list[str]) -> None:
         "mixed = Softmax<axis = 0>(deep)",
         "mixed = Pad(deep, pads)",
         "mixed = Add(deep, rows)",
+        (
+            "pooled, places = MaxPool<kernel_shape = [2, 2], pads = [0, 0, 1, 1]>(deep)\n"
+            "mixed = Cast<to = 1>(places)"
+        ),
         "mixed, m, v = BatchNormalization<training_mode = 1>(deep, scale, bias, mean, variance)",
     ],
 )

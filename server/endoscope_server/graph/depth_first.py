@@ -106,7 +106,7 @@ def find_stem(graph: Graph, outputs: Sequence[str]) -> Stem | None:
         graph: The model.
         outputs: ONNX names of the values that are computed.
     """
-    if len(graph.inputs) != 1 or graph.opsets.get("", 0) < _FIRST_OPSET:
+    if not outputs or len(graph.inputs) != 1 or graph.opsets.get("", 0) < _FIRST_OPSET:
         return None
     [pictures] = graph.inputs
     if pictures.dtype != "float32" or not _is_batch(pictures):
@@ -248,9 +248,11 @@ def _is_row_wise(graph: Graph, node: onnx.NodeProto, read: Sequence[str], held: 
     """
     if node.domain not in ("", "ai.onnx") or set(filter(None, node.input)) - {*read, *held}:
         return False
-    if not read or any(
-        len(graph.values[name].shape or ()) != _RANK for name in (*read, *node.output) if name
-    ):
+    given = [name for name in node.output if name]
+    # Where the largest number of a window is, MaxPool tells by its place in the whole batch.
+    if not read or len(given) != 1:
+        return False
+    if any(len(graph.values[name].shape or ()) != _RANK for name in (*read, *given)):
         return False
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     if node.op_type in _ELEMENTWISE:
@@ -262,7 +264,8 @@ def _is_row_wise(graph: Graph, node: onnx.NodeProto, read: Sequence[str], held: 
         return not held and int(attributes["axis"]) % _RANK != 0
     if node.op_type == "Pad":
         pads = attributes.get("pads") or [int(pad) for pad in next(iter(held.values()), np.zeros(0))]
-        return len(pads) == 2 * _RANK and pads[0] == pads[_RANK] == 0
+        # A fourth input says which axes they are of.
+        return len(pads) == 2 * _RANK and pads[0] == pads[_RANK] == 0 and len(node.input) < _RANK
     if node.op_type == "ReduceMean":
         axes = attributes.get("axes") or [axis for array in held.values() for axis in array.tolist()]
         return bool(axes) and all(int(axis) % _RANK != 0 for axis in axes)
