@@ -1,6 +1,8 @@
 """Batches with the first layers picture by picture, beside the same with every layer for the whole batch.
 
-``python benchmarks/depth_first.py MODEL ... [--threads 1] [--batches 1 2 4 8]``. Both take turns; medians of
+Both with one thread, as scans and inference under load have it on two cores.
+
+``python benchmarks/depth_first.py MODEL ... [--batches 1 2 4 8]``. Both take turns; medians of
 all runs and the best ones are told, in milliseconds a picture. It ends with an error if their numbers differ
 by more than the order of sums explains; whether they are the same bit for bit is told.
 """
@@ -21,9 +23,9 @@ from endoscope_server.graph import sessions as building
 SIDE = 224
 
 
-def started(graph: Graph, threads: int) -> Sessions:
+def started(graph: Graph) -> Sessions:
     """Sessions whose session for the logits runs already."""
-    sessions = Sessions(graph, intra_op_threads=threads, fidelity=Fidelity.FAST)
+    sessions = Sessions(graph, intra_op_threads=1, fidelity=Fidelity.FAST)
     sessions.prepare([graph.logits])
     return sessions
 
@@ -32,7 +34,6 @@ def main() -> None:
     """Measure and tell."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", type=Path, nargs="+")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 2, 4, 8])
     parser.add_argument("--seconds", type=float, default=4.0, help="for each model and batch")
     arguments = parser.parse_args()
@@ -44,9 +45,9 @@ def main() -> None:
         if find_stem(graph, [graph.logits]) is None:
             print(f"{path.stem:24} every layer takes the whole batch")
             continue
-        ours = started(graph, arguments.threads)
+        ours = started(graph)
         with mock.patch.object(building, "find_stem", return_value=None):
-            plain = started(graph, arguments.threads)
+            plain = started(graph)
         for batch in arguments.batches:
             pictures = np.random.default_rng(0).standard_normal((batch, 3, SIDE, SIDE), np.float32)
             feeds = {graph.inputs[0].name: pictures}

@@ -65,7 +65,7 @@ def fast_and_exact(
     model: onnx.ModelProto, batch: np.ndarray, outputs: Sequence[str] = ("y",)
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     graph = Graph.from_proto(model)
-    fast = Sessions(graph, fidelity=Fidelity.FAST).run({"x": batch}, outputs)
+    fast = Sessions(graph, intra_op_threads=1, fidelity=Fidelity.FAST).run({"x": batch}, outputs)
     return fast, Sessions(graph).run({"x": batch}, outputs)
 
 
@@ -86,7 +86,7 @@ def test_the_real_network_takes_its_cheap_layers_picture_by_picture(lite0: Graph
     weights = {tensor.name for tensor in model.graph.initializer if tensor.name.endswith("weight")}
     assert not weights & set(stem.constants)
 
-    fast = Sessions(lite0, fidelity=Fidelity.FAST)
+    fast = Sessions(lite0, intra_op_threads=1, fidelity=Fidelity.FAST)
     together = fast.run({"input": batch}, [lite0.logits])[lite0.logits]
     assert close(together, Sessions(lite0).run({"input": batch}, [lite0.logits])[lite0.logits])
     for row in range(len(batch)):
@@ -183,7 +183,9 @@ def test_else_all_layers_take_the_whole_batch(old: str, new: str) -> None:
 def test_pictures_may_be_of_any_size(lite0: Graph, side: int) -> None:
     assert not isinstance(lite0.inputs[0].shape[2], int)
     batch = np.random.default_rng(1).standard_normal((3, 3, side, side), np.float32)
-    fast = Sessions(lite0, fidelity=Fidelity.FAST).run({"input": batch}, [lite0.features, lite0.logits])
+    fast = Sessions(lite0, intra_op_threads=1, fidelity=Fidelity.FAST).run(
+        {"input": batch}, [lite0.features, lite0.logits]
+    )
     exact = Sessions(lite0).run({"input": batch}, [lite0.features, lite0.logits])
     assert all(close(fast[name], exact[name]) for name in exact)
 
@@ -196,7 +198,9 @@ def test_an_old_operator_set_has_it_beside_the_shape_of_the_batch(
     stem = find_stem(graph, ["logits"])
     assert stem is not None
     assert len(stem.places) > len(graph.nodes) / 2
-    fast = Sessions(graph, fidelity=Fidelity.FAST).run({"input": batch}, ["logits"])["logits"]
+    fast = Sessions(graph, intra_op_threads=1, fidelity=Fidelity.FAST).run({"input": batch}, ["logits"])[
+        "logits"
+    ]
     assert close(fast, Sessions(graph).run({"input": batch}, ["logits"])["logits"])
 
 
@@ -212,3 +216,14 @@ def test_a_constant_that_other_layers_read_too_stays() -> None:
     text = text.replace("y = MatMul(flat, w3)", "halved = Mul(flat, half)\n y = MatMul(halved, w3)")
     fast, exact = fast_and_exact(mobile(text, half=(1,)), pictures())
     assert close(fast["y"], exact["y"])
+
+
+def test_only_a_single_thread_takes_pictures_one_by_one(lite0: Graph, batch: np.ndarray) -> None:
+    def operators(threads: int) -> set[str]:
+        sessions = Sessions(lite0, intra_op_threads=threads, fidelity=Fidelity.FAST)
+        sessions.run({"input": batch}, ["logits"])
+        return {node.op_type for node in sessions.model(frozenset({"logits"})).graph.node}
+
+    assert "Scan" in operators(1)
+    assert "Scan" not in operators(2)
+    assert "Scan" not in operators(0)
