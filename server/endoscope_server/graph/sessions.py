@@ -37,8 +37,8 @@ class Fidelity(enum.Enum):
 
     FAST = "fast"
     """All of ONNX Runtime's rewritings, and with one thread batches depth first where that saves time. Which
-    nodes fuse, and so the last bits, depends on the values asked for, and each session holds weights in a layout
-    of its own. About three times as fast on convolutions."""
+    nodes fuse, and so the last bits, depends on the values asked for, and each session holds weights in a
+    layout of its own. About three times as fast on convolutions."""
 
 
 FAST_COPIES = 2
