@@ -54,6 +54,11 @@ def value_of(wanted: str) -> str | None:
     return None if wanted == PIXELS else wanted.removeprefix(_PEAKS)
 
 
+def values_of(wanted: Iterable[str]) -> list[str]:
+    """The ONNX values that wanted features need, each once."""
+    return list(dict.fromkeys(value for one in wanted if (value := value_of(one)) is not None))
+
+
 @dataclass(frozen=True, slots=True)
 class Extraction:
     """What is to be computed.
@@ -144,8 +149,7 @@ class Extractor:
 
     def __init__(self, extraction: Extraction) -> None:
         self._extraction = extraction
-        values = (value_of(wanted) for wanted in extraction.values)
-        self._values = list(dict.fromkeys(value for value in values if value is not None))
+        self._values = values_of(extraction.values)
         self._sessions = extraction.sessions or scan_sessions(
             Graph.from_file(extraction.model), extraction.providers
         )
@@ -241,8 +245,7 @@ def images_at_once(graph: Graph, providers: Sequence[str], wanted: Sequence[str]
     """
     if providers[0] != "CPUExecutionProvider":
         return 64
-    values = {value for one in wanted if (value := value_of(one)) is not None}
-    if find_stem(graph, sorted(values)) is not None:
+    if find_stem(graph, values_of(wanted)) is not None:
         return 8
     return 1 if sum(weight.nbytes for weight in graph.weights.values()) <= _CACHED_BYTES else 4
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from endoscope_server.datasets.engine import PIXEL_SIDE, Engine, Load, peaks_of, value_of
+from endoscope_server.datasets.engine import PIXEL_SIDE, Engine, Load, peaks_of, value_of, values_of
 from endoscope_server.datasets.scan import CHUNK_BYTES, CHUNK_IMAGES, ScanParameters
 from endoscope_server.graph import Graph, find_stem, most_alive
 from endoscope_server.graph.axes import value_axes
@@ -47,10 +47,10 @@ def scan_memory(
     """
     at_once, batch = (min(number, count) for number in parameters.sizes(graph, providers))
     picture = _input_bytes(preprocessing)
-    values = {value for wanted in parameters.values if (value := value_of(wanted)) is not None}
+    values = values_of(parameters.values)
     given = sum(sizes.get(value, picture) for value in values)
     features = sum(feature_bytes(graph, sizes, wanted, preprocessing) for wanted in parameters.values)
-    stem = find_stem(graph, sorted(values)) if providers[0] == "CPUExecutionProvider" else None
+    stem = find_stem(graph, values) if providers[0] == "CPUExecutionProvider" else None
     passing = {} if stem is None else {name: sizes.get(name, 0) // at_once for name in stem.passing}
     alive = most_alive(graph, {**sizes, **passing}, values)
     runs = round(at_once * (_ARENA * alive + _GIVEN_COPIES * given))
