@@ -7,6 +7,7 @@ is run again and again for inputs of one form is replayed (:mod:`endoscope_serve
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,16 @@ from torch.autograd.function import once_differentiable
 from endoscope_server.errors import EndoscopeError
 from endoscope_server.mirror.fusion.replay import Form, Replay, are_distinct, form_of
 from endoscope_server.mirror.kernels import Kernel
+from endoscope_server.mirror.kernels.convolution import Convolution
+from endoscope_server.mirror.native.machine import machine
+from endoscope_server.mirror.native.stretch import Stretch
+from endoscope_server.mirror.native.support import is_supported
 from endoscope_server.mirror.plan import Step, failed
 
 # Forms for which what was worked out is kept: so many of the inputs, and so many of the gradients.
 _CASES = 16
+# Programs take and give maps of their own layout, and are worth it for so many convolutions.
+_LEAST = 4
 
 
 @dataclass(frozen=True)
@@ -48,11 +55,11 @@ class Region:
         for step in steps:
             slots.setdefault(step.outputs[0], len(slots))
         self._size = len(slots)
-        self._places = [
+        self.places = [
             (step.function, tuple(slots[name] for name in step.inputs), slots[step.outputs[0]])
             for step in steps
         ]
-        self._results = tuple(slots[name] for name in outputs)
+        self.results = tuple(slots[name] for name in outputs)
         self._schedules: dict[tuple[bool, ...], tuple[_Call, ...]] = {}
         self._cases: dict[tuple[tuple[bool, ...], tuple[Form | None, ...]], _Case] = {}
 
@@ -87,15 +94,15 @@ class Region:
         varies = [*needs, *[False] * (self._size - len(needs))]
         last = {
             slot: place
-            for place, (_, inputs, output) in enumerate(self._places)
+            for place, (_, inputs, output) in enumerate(self.places)
             for slot in (*inputs, output)
         }
-        frees: list[list[int]] = [[] for _ in self._places]
+        frees: list[list[int]] = [[] for _ in self.places]
         for slot, place in last.items():
-            if slot not in self._results:
+            if slot not in self.results:
                 frees[place].append(slot)
         calls = []
-        for place, (kernel, inputs, output) in enumerate(self._places):
+        for place, (kernel, inputs, output) in enumerate(self.places):
             needed = tuple(varies[slot] for slot in inputs)
             varies[output] = True in needed
             calls.append(_Call(kernel, inputs, output, needed, tuple(frees[place])))
@@ -124,7 +131,7 @@ class Region:
                 saved.append(kept)
             for slot in call.frees:
                 frame[slot] = None
-        return tuple([frame[slot] for slot in self._results])
+        return tuple([frame[slot] for slot in self.results])
 
     def differentiate(
         self, calls: Sequence[_Call], saved: Sequence[Any], gradients: Sequence[Tensor | None], count: int
@@ -132,7 +139,7 @@ class Region:
         """Gradients of the ``count`` inputs from those of the outputs."""
         held: list[Tensor | None] = [None] * self._size
         owned = [False] * self._size
-        for slot, gradient in zip(self._results, gradients, strict=True):
+        for slot, gradient in zip(self.results, gradients, strict=True):
             held[slot] = gradient
         for call, kept in zip(reversed(calls), reversed(saved), strict=True):
             output, needs = call.output, call.needs
@@ -237,9 +244,9 @@ def group(steps: Sequence[Step], wanted: Set[str]) -> list[Step]:
     read_later = _readers_after(steps)
 
     def close() -> None:
-        if stretch:
-            result.append(_region(stretch, wanted, read_later))
-            stretch.clear()
+        for part, programmed in _divided(stretch):
+            result.append(_region(part, wanted, read_later, programmed))
+        stretch.clear()
 
     for step in steps:
         if not isinstance(step.function, Kernel):
@@ -258,7 +265,9 @@ def _readers_after(steps: Sequence[Step]) -> dict[str, Step]:
     return {name: step for step in steps for name in step.inputs if name}
 
 
-def _region(stretch: Sequence[Step], wanted: Set[str], last_reader: dict[str, Step]) -> Step:
+def _region(
+    stretch: Sequence[Step], wanted: Set[str], last_reader: dict[str, Step], programmed: bool
+) -> Step:
     within = set(stretch)
     computed = [step.outputs[0] for step in stretch]
     inputs = list(
@@ -270,4 +279,21 @@ def _region(stretch: Sequence[Step], wanted: Set[str], last_reader: dict[str, St
         if name in wanted or (name in last_reader and last_reader[name] not in within)
     ]
     nodes = tuple(node for step in stretch for node in step.nodes)
-    return Step(nodes, Region(stretch, inputs, outputs), tuple(inputs), tuple(outputs))
+    region = Region(stretch, inputs, outputs)
+    function = region if not programmed else Stretch(region.places, len(inputs), region.results, region)
+    return Step(nodes, function, tuple(inputs), tuple(outputs))
+
+
+def _divided(stretch: Sequence[Step]) -> list[tuple[list[Step], bool]]:
+    """Parts of a stretch, and whether each is worth a program of its own."""
+    if machine() is None:
+        return [(list(stretch), False)] if stretch else []
+    parts: list[tuple[list[Step], bool]] = []
+    for fits, run in itertools.groupby(stretch, lambda step: is_supported(step.function)):
+        steps = list(run)
+        worth = fits and sum(isinstance(step.function, Convolution) for step in steps) >= _LEAST
+        if not worth and parts and not parts[-1][1]:
+            parts[-1][0].extend(steps)
+        else:
+            parts.append((steps, worth))
+    return parts

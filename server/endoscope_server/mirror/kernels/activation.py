@@ -28,6 +28,7 @@ class Activation:
         gradient: The input's gradient from the output's and from what was kept.
         gradient_: The same, written over the output's gradient; None if ATen has no such function.
         post: How oneDNN knows it as the end of a convolution: name, numbers, algorithm; None if it doesn't.
+        bounds: What it clips to, if it does nothing else.
     """
 
     apply: Callable[[Tensor], Tensor]
@@ -36,6 +37,7 @@ class Activation:
     gradient: Callable[[Tensor, Tensor], Tensor]
     gradient_: Callable[[Tensor, Tensor], Tensor] | None
     post: Post | None = None
+    bounds: tuple[float, float] | None = None
 
     def after(self, y: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The function of a tensor whose memory is ours, and what its gradient needs."""
@@ -58,7 +60,12 @@ class Activation:
 
 
 def _activation(
-    name: str, *numbers: float, from_output: bool, post: Post | None = None, **named: Any
+    name: str,
+    *numbers: float,
+    from_output: bool,
+    post: Post | None = None,
+    bounds: tuple[float, float] | None = None,
+    **named: Any,
 ) -> Activation:
     """The activation function that ATen has under ``name``, with its functions in place and backward."""
     function, in_place = getattr(_aten, name).default, getattr(_aten, name + "_").default
@@ -72,6 +79,7 @@ def _activation(
         lambda gradient, kept: plain(gradient, kept, *numbers, *last, **named),
         into and (lambda gradient, kept: into(gradient, kept, *numbers, *last, **named, grad_input=gradient)),
         post,
+        bounds,
     )
 
 
@@ -88,6 +96,7 @@ relu = Activation(
     lambda gradient, kept: _aten.threshold_backward.default(gradient, kept, 0),
     lambda gradient, kept: _aten.threshold_backward.grad_input(gradient, kept, 0, grad_input=gradient),
     ("relu", [], ""),
+    (0.0, math.inf),
 )
 sigmoid = _activation("sigmoid", from_output=True)
 tanh = _activation("tanh", from_output=True)
@@ -106,9 +115,8 @@ def clip(low: float, high: float) -> Activation:
     if low == 0 and high == math.inf:
         return relu
     finite = math.isfinite(low) and math.isfinite(high)
-    return _activation(
-        "hardtanh", low, high, from_output=True, post=("hardtanh", [low, high], "") if finite else None
-    )
+    post = ("hardtanh", [low, high], "") if finite else None
+    return _activation("hardtanh", low, high, from_output=True, post=post, bounds=(low, high))
 
 
 def leaky_relu(slope: float) -> Activation:

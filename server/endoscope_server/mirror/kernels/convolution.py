@@ -25,7 +25,7 @@ class Convolution(Kernel):
     def __init__(
         self, weights: Weights, window: Window, groups: int, activation: Activation | None = None
     ) -> None:
-        self.activation = activation
+        self.weights, self.window, self.groups, self.activation = weights, window, groups, activation
         self._post = activation.post if activation is not None and activation.from_output else None
         self._engine = Engine(weights, window, groups)
         self._fast = fastest(weights, window, groups)

@@ -33,7 +33,13 @@ class MaxPool(Kernel):
         dilations: Sequence[int],
         ceil: bool,
     ) -> None:
+        self.kernel, self.strides, self.padding, self.dilations = kernel, strides, padding, dilations
         self._options = (list(kernel), list(strides), list(padding), list(dilations), ceil)
+
+    def result(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The result's shape for an input's."""
+        y, _ = _aten.max_pool2d_with_indices(torch.empty(tuple(shape), device="meta"), *self._options)
+        return tuple(y.shape)
 
     def forward(self, inputs: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor, Saved]:
         """See :meth:`Kernel.forward`."""

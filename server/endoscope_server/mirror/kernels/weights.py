@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+T = TypeVar("T")
 
 
 class Weights:
@@ -32,6 +35,19 @@ class Weights:
             exact = exact if scale is None else exact * scale
             bias = (exact if shift is None else exact + shift).to(weight.dtype)
         self.bias = bias
+        self._packed: dict[Any, Any] = {}
+
+    def packed(self, key: Any, pack: Callable[[], T]) -> T:
+        """The weights in another order, made once.
+
+        Args:
+            key: Which.
+            pack: Makes it.
+        """
+        if key not in self._packed:
+            self._packed[key] = pack()
+        result: T = self._packed[key]
+        return result
 
     def surrounded(self, zeros: Sequence[tuple[int, int]]) -> Weights:
         """The same with zeros before and after the kernel along each of its axes."""

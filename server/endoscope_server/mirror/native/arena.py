@@ -1,0 +1,128 @@
+"""Where the tensors of a program lie: in blocks of memory, in which places are used again."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+ALIGNMENT = 16
+"""Numbers between places, so that each begins a cache line."""
+
+# Larger blocks the C library would give back to the system and ask for again in each step.
+_LARGEST = 6 << 20
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory of a program.
+
+    Attributes:
+        size: How many numbers it has room for.
+        backward: Whether it is the backward pass's.
+        kept: Whether it is read after the program.
+        block: In which block of memory it lies, once that is known.
+        offset: Where it begins there.
+    """
+
+    size: int
+    backward: bool = False
+    kept: bool = False
+    block: int = -1
+    offset: int = -1
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A map, channels last: an image's pixels row by row, and each pixel's channels together.
+
+    Marks are one, too, whose elements are the bits of a vector.
+
+    Attributes:
+        buffer: Where it lies.
+        shape: Images, channels, height and width.
+        row: Elements from one pixel to the next.
+        first: Where it begins in the buffer, in elements.
+        width: Bytes of an element.
+    """
+
+    buffer: Buffer
+    shape: tuple[int, int, int, int]
+    row: int
+    first: int = 0
+    width: int = 4
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of an image."""
+        return self.shape[2] * self.shape[3]
+
+    def part(self, first: int, channels: int) -> View:
+        """Some of the channels."""
+        images, _, height, width = self.shape
+        return View(self.buffer, (images, channels, height, width), self.row, self.first + first, self.width)
+
+    def image(self, number: int) -> View:
+        """One of the images."""
+        _, *rest = self.shape
+        first = self.first + number * self.pixels * self.row
+        return View(self.buffer, (1, *rest), self.row, first, self.width)  # type: ignore[arg-type]
+
+    def of(self, memory: Sequence[Tensor]) -> Tensor:
+        """The map as a tensor, within the program's memory."""
+        _, _, height, width = self.shape
+        strides = (height * width * self.row, 1, width * self.row, self.row)
+        return memory[self.buffer.block].as_strided(self.shape, strides, self.buffer.offset + self.first)
+
+
+def place(buffers: Sequence[tuple[Buffer, int, int]]) -> tuple[list[int], int]:
+    """Gives each buffer its block and its offset.
+
+    Args:
+        buffers: With the times at which each is first written and last read.
+
+    Returns:
+        How many numbers each block of memory has; those of buffers that are kept come last, and how many others.
+    """
+    blocks: list[_Block] = []
+    passing = 0
+    for buffer, first, last in sorted(buffers, key=lambda item: (item[0].kept, -item[0].size, item[1])):
+        size = -(-buffer.size // ALIGNMENT) * ALIGNMENT
+        found = next((block for block in blocks if block.fits(buffer.kept, size, first, last)), None)
+        if found is None:
+            found = _Block(len(blocks), buffer.kept)
+            blocks.append(found)
+            passing += not buffer.kept
+        buffer.block, buffer.offset = found.number, found.room(size, first, last)
+        found.take(buffer.offset, size, first, last)
+    return [block.size for block in blocks], passing
+
+
+class _Block:
+    """One piece of memory and what lies in it when."""
+
+    def __init__(self, number: int, kept: bool) -> None:
+        self.number, self._kept, self.size = number, kept, 0
+        self._taken: list[tuple[int, int, int, int]] = []
+
+    def fits(self, kept: bool, size: int, first: int, last: int) -> bool:
+        """Whether a buffer can be placed here."""
+        return self._kept == kept and self.room(size, first, last) + size <= max(_LARGEST, self.size)
+
+    def room(self, size: int, first: int, last: int) -> int:
+        """The lowest offset that is free from one time to another."""
+        offset = 0
+        for start, end, begins, ends in self._taken:
+            if ends < first or last < begins or end <= offset:
+                continue
+            if start >= offset + size:
+                break
+            offset = end
+        return offset
+
+    def take(self, offset: int, size: int, first: int, last: int) -> None:
+        """Uses memory."""
+        bisect.insort(self._taken, (offset, offset + size, first, last))
+        self.size = max(self.size, offset + size)

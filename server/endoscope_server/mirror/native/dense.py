@@ -1,0 +1,175 @@
+"""Convolutions of all channels with all channels, as products of matrices with gathered rows.
+
+For each pixel of the result a table tells which pixel of the input each tap of the kernel meets, or that it
+meets padding (Dukhan 2019, "The Indirect Convolution Algorithm"). So strides, dilations and padding cost
+nothing, and the gradient of the input is computed by the same kernel: with other tables, and for strides with
+some of the taps for each phase.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numpy.typing import NDArray
+from torch import Tensor
+
+from endoscope_server.mirror.native.machine import Machine
+from endoscope_server.mirror.native.writing import END, FLOAT, HEAD, I32, I64, KERNEL, POINTER, Writer
+
+FIELDS = (
+    *HEAD,
+    *("blocks", "block", "chunks", "chunk", "panels", "column"),
+    *("pixels", "taps", "channels", "input", "input_row", "input_image", "table", "zeros", "weights", "bias"),
+    *("slices", "slice_count", "places", "out_image"),
+    *END,
+)
+"""Units are an image's block of pixels and a chunk of its panels; a panel is as many columns as a kernel
+computes at once, of which the first of all is ``column``. Sums go over slices, one after the other for all
+pixels of the block: first and last tap, first and last channel."""
+
+# Of a panel's weights so many lines, which stay in the nearest cache for all pixels of a block.
+_SLICE = 112
+
+
+def heights(machine: Machine, vectors: int) -> tuple[int, ...]:
+    """How many pixels are computed at once, from many to one, for so many vectors of channels each."""
+    most = {32: {1: 12, 2: 12, 3: 8, 4: 6}, 16: {1: 10, 2: 6, 3: 4}}[machine.registers][vectors]
+    return tuple(height for height in (most, 3, 1) if height <= most)
+
+
+def panels(machine: Machine, vectors: int) -> list[int]:
+    """Into how many vectors each the columns are divided, few sizes, wide ones first."""
+    widest = 4 if machine.registers == 32 else 3
+    if vectors % 3 == 0:
+        return [3] * (vectors // 3)
+    count = -(-vectors // widest)
+    wide = vectors - count * (vectors // count)
+    return [vectors // count + 1] * wide + [vectors // count] * (count - wide)
+
+
+def pack(machine: Machine, weight: Tensor) -> list[tuple[int, int, Tensor]]:
+    """Weights in the order in which the kernel reads them.
+
+    Args:
+        machine: The processor.
+        weight: Taps x input channels x output channels.
+
+    Returns:
+        For each width of a panel: its vectors, how many panels there are, and their weights.
+    """
+    taps, channels, columns = weight.shape
+    lanes = machine.lanes
+    vectors = -(-columns // lanes)
+    padded = torch.nn.functional.pad(weight, (0, vectors * lanes - columns))
+    widths, packed, first = panels(machine, vectors), [], 0
+    for width in dict.fromkeys(widths):
+        count = widths.count(width)
+        part = padded[:, :, first : first + count * width * lanes]
+        part = part.reshape(taps, channels, count, width * lanes).permute(2, 0, 1, 3).contiguous()
+        packed.append((width, count, part))
+        first += count * width * lanes
+    return packed
+
+
+@functools.lru_cache(maxsize=256)
+def slices(taps: int, channels: int) -> NDArray[np.int64]:
+    """How sums over taps and channels are divided; at least one slice."""
+    if channels > _SLICE:
+        parts = -(-channels // _SLICE)
+        cuts = [channels * part // parts for part in range(parts + 1)]
+        found = [(tap, tap + 1, *pair) for tap in range(taps) for pair in itertools.pairwise(cuts)]
+    else:
+        parts = max(1, -(-taps * channels // _SLICE))
+        cuts = [taps * part // parts for part in range(parts + 1)]
+        found = [(*pair, 0, channels) for pair in itertools.pairwise(cuts)]
+    return np.array(found or [(0, 0, 0, 0)], np.int64)
+
+
+def build(machine: Machine, vectors: int) -> ir.Module:
+    """The kernel for panels of so many vectors."""
+    module = ir.Module()
+    tiles = [(height, _tile(machine, module, height, vectors)) for height in heights(machine, vectors)]
+    w = Writer(machine, module, "dense", KERNEL, FIELDS)
+    at, number = w.at, w.number
+    chunks, blocks, block = w.field("chunks"), w.field("blocks"), w.field("block")
+    with w.units() as unit:
+        rest, part = at.sdiv(unit, chunks), at.srem(unit, chunks)
+        image, first = at.sdiv(rest, blocks), at.mul(at.srem(rest, blocks), block)
+        last = w.minimum(at.add(first, block), w.field("pixels"))
+        panel = at.mul(part, w.field("chunk"))
+        until = w.minimum(at.add(panel, w.field("chunk")), w.field("panels"))
+        size = at.mul(at.mul(w.field("taps"), w.field("channels")), number(vectors * w.lanes))
+        x = w.place(w.pointer("input"), at.mul(image, w.field("input_image")))
+        shift = at.mul(image, w.field("out_image"))
+        with w.loop(panel, until) as current:
+            weights = w.place(w.pointer("weights"), at.mul(current, size))
+            column = at.add(w.field("column"), at.mul(current, number(vectors * w.lanes)))
+            with w.loop(number(0), w.field("slice_count")) as index:
+                start = first
+                for height, tile in tiles:
+                    with w.loop(start, last, height, whole=True) as pixel:
+                        done = at.sub(pixel, first)
+                        at.call(tile, [w.arguments[0], x, weights, column, pixel, shift, index, done])
+                    start = w.after
+    w.finish()
+    return module
+
+
+def _tile(machine: Machine, module: ir.Module, height: int, vectors: int) -> ir.Function:
+    """Some pixels of a panel, and a slice of their sums."""
+    kinds = [POINTER, POINTER, POINTER, I64, I64, I64, I64, I64]
+    w = Writer(machine, module, f"tile_{height}_{vectors}", kinds, FIELDS)
+    at, number = w.at, w.number
+    _, x, weights, column, pixel, shift, index, done = w.arguments
+    taps, channels, row = w.field("taps"), w.field("channels"), w.field("input_row")
+    table = w.place(w.pointer("table"), at.mul(pixel, taps), I32)
+    zeros, line = w.pointer("zeros"), number(vectors * w.lanes)
+    columns = [at.add(column, number(other * w.lanes)) for other in range(vectors)]
+    places = w.place(w.pointer("places"), pixel, I32)
+    pixels = [at.add(w.integer(places, number(other)), shift) for other in range(height)]
+    bounds = w.place(w.pointer("slices"), at.mul(index, number(4)), I64)
+    tap, last_tap, channel, last_channel = (
+        at.load(w.place(bounds, number(other), I64), typ=I64) for other in range(4)
+    )
+    begins = at.icmp_signed("==", index, number(0))
+    sums = w.either(
+        begins,
+        lambda: w.plus_other(
+            pixels, columns, [w.load(w.pointer("bias"), place) for place in columns] * height
+        ),
+        lambda: w.stored(pixels, columns),
+    )
+    # While these weights are used, those that follow are fetched.
+    first = at.add(at.mul(tap, channels), channel)
+    count = at.mul(at.sub(last_tap, tap), at.sub(last_channel, channel))
+    tile = at.sdiv(done, number(height))
+    ahead = w.place(weights, at.mul(at.add(first, count), line))
+    ahead = w.place(ahead, at.mul(at.mul(tile, count), number(w.lanes)))
+    with w.accumulating(tap, last_tap, sums) as (current, values):
+        rows = []
+        for other in range(height):
+            entry = w.integer(table, at.add(at.mul(taps, number(other)), current))
+            outside = at.icmp_signed("<", entry, number(0))
+            rows.append(at.select(outside, zeros, w.place(x, at.mul(entry, row))))
+        panel = w.place(weights, at.mul(at.mul(current, channels), line))
+        with w.accumulating(channel, last_channel, values) as (step, inner):
+            factors_at = w.place(panel, at.mul(step, line))
+            factors = [w.load(factors_at, number(other * w.lanes)) for other in range(vectors)]
+            w.fetch(w.place(ahead, at.mul(at.sub(step, channel), number(w.lanes))))
+            for other, source in enumerate(rows):
+                value = w.spread(at.load(w.place(source, step), typ=FLOAT))
+                for place, factor in enumerate(factors, other * vectors):
+                    inner[place] = w.multiply_add(value, factor, inner[place])
+        values[:] = w.carried
+    results = list(w.carried)
+    ends = at.icmp_signed("==", at.add(index, number(1)), w.field("slice_count"))
+    with at.if_else(ends) as (then, otherwise):
+        with then:
+            w.end(pixels, columns, results)
+        with otherwise:
+            w.store_all(pixels, columns, results)
+    return w.finish()

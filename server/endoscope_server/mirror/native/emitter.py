@@ -1,0 +1,340 @@
+"""Layers as operations: kernels, their work divided in units, and constants packed for them."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from endoscope_server.mirror.kernels.weights import Weights
+from endoscope_server.mirror.native import dense, depthwise, pooling, sums, tables
+from endoscope_server.mirror.native.arena import Buffer, View
+from endoscope_server.mirror.native.machine import Machine
+from endoscope_server.mirror.native.program import Field, Operation
+from endoscope_server.mirror.native.tables import Geometry, Table
+from endoscope_server.mirror.native.writing import mark_bytes
+
+# So many units of work at least, if there is enough of it: threads that are disturbed leave the rest to others.
+_UNITS = 12
+# Tiles that use the same weights one after the other.
+_TILES = 8
+# Images of few pixels are taken together, so that blocks of pixels are full.
+_TOGETHER = 4096
+
+Bounds = tuple[float, float]
+"""What an activation function clips to."""
+
+UNBOUNDED: Bounds = (-math.inf, math.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class End:
+    """What happens to results on their way.
+
+    Attributes:
+        out: Where they go.
+        other: What is added.
+        bounds: What the sum is clipped to.
+        marks: Gets a bit for each element, whether it is within the bounds.
+        mask: Such bits of elements that are kept, where others become zero.
+    """
+
+    out: View
+    other: View | None = None
+    bounds: Bounds = UNBOUNDED
+    marks: View | None = None
+    mask: View | None = None
+
+    def fields(self) -> dict[str, Field]:
+        """Fields of the operation."""
+        low, high = self.bounds
+        maps = {"out": self.out, "other": self.other, "mask": self.mask, "marks": self.marks}
+        rows: dict[str, Field] = {f"{name}_row": view.row if view else 0 for name, view in maps.items()}
+        # Nothing is above what is not a number: where no bound is, infinity passes.
+        mark_high = math.nan if high == math.inf else float(high)
+        return {**maps, **rows, "low": float(low), "high": float(high), "mark_high": mark_high}
+
+
+class Emitter:
+    """Collects operations.
+
+    Args:
+        machine: The processor.
+        backward: Whether buffers belong to a backward pass.
+    """
+
+    def __init__(self, machine: Machine, backward: bool) -> None:
+        self.machine, self.backward = machine, backward
+        self.operations: list[Operation] = []
+
+    def map(self, shape: Sequence[int]) -> View:
+        """A new map; its rows are filled up to whole vectors."""
+        images, channels, height, width = shape
+        row = self.padded(channels)
+        buffer = Buffer(images * height * width * row, self.backward)
+        return View(buffer, (images, channels, height, width), row)
+
+    def marks(self, shape: Sequence[int]) -> View:
+        """A bit for each element of a new map, to be kept."""
+        images, channels, height, width = shape
+        vectors, size = self.padded(channels) // self.machine.lanes, mark_bytes(self.machine)
+        buffer = Buffer(-(-images * height * width * vectors * size // 4), self.backward, kept=True)
+        return View(buffer, (images, vectors, height, width), vectors, width=size)
+
+    def bytes(self, shape: Sequence[int]) -> View:
+        """A new map of small integers, to be kept."""
+        images, channels, height, width = shape
+        row = self.padded(channels)
+        buffer = Buffer(-(-images * height * width * row // 4), self.backward, kept=True)
+        return View(buffer, (images, channels, height, width), row, width=1)
+
+    def padded(self, channels: int) -> int:
+        """Channels up to whole vectors."""
+        return -(-channels // self.machine.lanes) * self.machine.lanes
+
+    def dense(
+        self,
+        x: View,
+        packed: Sequence[tuple[int, int, Tensor]],
+        bias: Tensor | None,
+        table: Table,
+        places: Table,
+        channels: int,
+        end: End,
+        wait: bool = True,
+    ) -> None:
+        """Products with gathered rows.
+
+        Args:
+            x: The input.
+            packed: Weights, see :func:`endoscope_server.mirror.native.dense.pack`.
+            bias: One for each output channel.
+            table: The result's pixels x taps: pixels of an image of the input.
+            places: Where in an image of the result its pixels are.
+            channels: How many numbers are read at each tap.
+            end: What happens to the result.
+            wait: Whether what follows needs it.
+        """
+        images, table, places, spans = self._together(x, end.out, table, places)
+        column = 0
+        for index, (vectors, panels, weights) in enumerate(packed):
+            width = vectors * self.machine.lanes
+            height = dense.heights(self.machine, vectors)[0]
+            block = self._block(len(places), height)
+            chunk = panels
+            while chunk > 1 and self._units(images, places, block) * -(-panels // chunk) < _UNITS:
+                chunk = -(-chunk // 2)
+            chunks = -(-panels // chunk)
+            slices = dense.slices(table.shape[1], channels)
+            fields: dict[str, Field] = {
+                "units": self._units(images, places, block) * chunks,
+                "blocks": -(-len(places) // block),
+                "block": block,
+                "chunks": chunks,
+                "chunk": chunk,
+                "panels": panels,
+                "column": column,
+                "pixels": len(places),
+                "taps": table.shape[1],
+                "channels": channels,
+                "input": x,
+                "input_row": x.row,
+                "table": table,
+                "zeros": zeros(max(channels, width)),
+                "weights": weights,
+                "bias": self._bias(bias, end.out.shape[1]),
+                "slices": slices,
+                "slice_count": len(slices),
+                "places": places,
+                **spans,
+                **end.fields(),
+            }
+            last = index == len(packed) - 1
+            self._add(dense.build, (vectors,), dense.FIELDS, fields, wait and last)
+            column += panels * width
+
+    def depthwise(
+        self,
+        x: View,
+        packed: Tensor,
+        bias: Tensor | None,
+        table: Table,
+        places: Table,
+        end: End,
+        wait: bool = True,
+    ) -> None:
+        """Each channel with its own kernel; arguments as for ``dense``."""
+        images, table, places, spans = self._together(x, end.out, table, places)
+        fields: dict[str, Field] = {
+            "input": x,
+            "input_row": x.row,
+            "table": table,
+            "zeros": zeros(x.row),
+            "weights": packed,
+            "bias": self._bias(bias, x.shape[1]),
+            "places": places,
+            "vectors": self.padded(x.shape[1]) // self.machine.lanes,
+            **self._blocks(images, len(places)),
+            **spans,
+            **end.fields(),
+        }
+        self._add(depthwise.build, (table.shape[1],), depthwise.FIELDS, fields, wait)
+
+    def max_pool(self, x: View, chosen: View | None, geometry: Geometry, end: End) -> None:
+        """The largest elements of windows, and in ``chosen`` the taps where they are."""
+        table = tables.forward(geometry)
+        self._pool(pooling.build, x, chosen, table, least(x.row), end)
+
+    def max_pool_backward(self, gradient: View, chosen: View, geometry: Geometry, end: End) -> None:
+        """The gradient of max pooling's input."""
+        table = tables.gathered(geometry)
+        self._pool(pooling.build_backward, gradient, chosen, table, zeros(gradient.row), end)
+
+    def sum(self, x: View, end: End) -> None:
+        """A map copied, or whatever ``end`` makes of it."""
+        pixels = x.shape[0] * x.pixels
+        fields: dict[str, Field] = {
+            "input": x,
+            "input_row": x.row,
+            "vectors": self.padded(x.shape[1]) // self.machine.lanes,
+            **self._blocks(1, pixels),
+            **end.fields(),
+        }
+        self._add(sums.build, (), sums.FIELDS, fields)
+
+    def _pool(
+        self,
+        build: Callable[..., object],
+        x: View,
+        chosen: View | None,
+        table: Table,
+        padding: Tensor,
+        end: End,
+    ) -> None:
+        fields: dict[str, Field] = {
+            "input": x,
+            "input_row": x.row,
+            "input_image": x.pixels * x.row,
+            "table": table,
+            "zeros": padding,
+            "taps_chosen": chosen,
+            "taps_row": chosen.row if chosen else 0,
+            "vectors": self.padded(x.shape[1]) // self.machine.lanes,
+            "out_image": end.out.pixels,
+            **self._blocks(x.shape[0], len(table)),
+            **end.fields(),
+        }
+        self._add(build, (table.shape[1],), pooling.FIELDS, fields)
+
+    def _add(
+        self,
+        build: Callable[..., object],
+        arguments: tuple[int, ...],
+        names: Sequence[str],
+        fields: dict[str, Field],
+        wait: bool = True,
+    ) -> None:
+        self.operations.append(Operation(build, arguments, names, fields, wait))
+
+    def _together(
+        self, x: View, out: View, table: Table, places: Table
+    ) -> tuple[int, Table, Table, dict[str, Field]]:
+        """Tables for all images at once if they are small; how many are left, and how far they are apart."""
+        images = x.shape[0]
+        if images > 1 and images * table.size <= _TOGETHER * 4 and images * len(places) <= _TOGETHER:
+            table, places = _repeated(table, places, images, x.pixels, out.pixels)
+            images = 1
+        return images, table, places, {"input_image": x.pixels * x.row, "out_image": out.pixels}
+
+    @staticmethod
+    def _block(pixels: int, height: int) -> int:
+        """How many pixels are taken together: whole tiles, blocks about alike."""
+        blocks = max(1, round(pixels / (_TILES * height)))
+        return -(-(-(-pixels // blocks)) // height) * height
+
+    @staticmethod
+    def _units(images: int, places: Table, block: int) -> int:
+        return images * -(-len(places) // block)
+
+    def _blocks(self, images: int, pixels: int) -> dict[str, Field]:
+        block = max(1, min(64, images * pixels // _UNITS))
+        blocks = -(-pixels // block)
+        return {"units": images * blocks, "blocks": blocks, "block": block, "pixels": pixels}
+
+    def _bias(self, bias: Tensor | None, channels: int) -> Tensor:
+        size = self.padded(channels)
+        if bias is None:
+            return zeros(size)
+        return torch.nn.functional.pad(bias.detach().float(), (0, size - len(bias)))
+
+
+def _repeated(
+    table: Table, places: Table, images: int, pixels: int, results: int
+) -> tuple[Table, Table]:
+    return tables.repeated(table, images, pixels), tables.repeated(places, images, results)
+
+
+@functools.lru_cache(maxsize=64)
+def zeros(size: int) -> Tensor:
+    """Zeros, to be read only."""
+    return torch.zeros(size)
+
+
+@functools.lru_cache(maxsize=64)
+def least(size: int) -> Tensor:
+    """Numbers below all others, to be read only."""
+    return torch.full((size,), -math.inf)
+
+
+def forward_weights(machine: Machine, weights: Weights) -> list[tuple[int, int, Tensor]]:
+    """A dense convolution's weights."""
+    return weights.packed(
+        ("dense", machine), lambda: dense.pack(machine, weights.fold().flatten(2).permute(2, 1, 0))
+    )
+
+
+def backward_weights(
+    machine: Machine, weights: Weights, taps: tuple[int, ...]
+) -> list[tuple[int, int, Tensor]]:
+    """The same for the gradient of its input, of some taps."""
+    return weights.packed(
+        ("dense", machine, taps),
+        lambda: dense.pack(machine, weights.fold().flatten(2)[:, :, list(taps)].permute(2, 0, 1)),
+    )
+
+
+def depthwise_weights(machine: Machine, weights: Weights, taps: tuple[int, ...]) -> Tensor:
+    """A depthwise convolution's weights, of some taps; alike forward and back."""
+    return weights.packed(
+        ("depthwise", machine, taps),
+        lambda: depthwise.pack(machine, weights.fold().flatten(1)[:, list(taps)].t()),
+    )
+
+
+def rows_of_taps(machine: Machine, weights: Weights) -> list[tuple[int, int, Tensor]]:
+    """A dense convolution's weights whose taps are the kernel's rows, of columns and channels together."""
+    return weights.packed(
+        ("rows", machine),
+        lambda: dense.pack(machine, weights.fold().permute(2, 3, 1, 0).flatten(1, 2)),
+    )
+
+
+def phased_weights(machine: Machine, weights: Weights, geometry: Geometry) -> list[tuple[int, int, Tensor]]:
+    """Weights for the gradient of all phases at once, see :class:`endoscope_server.mirror.native.tables.Phases`."""
+    return weights.packed(("phased", machine, geometry), lambda: _phased(machine, weights, geometry))
+
+
+def _phased(machine: Machine, weights: Weights, geometry: Geometry) -> list[tuple[int, int, Tensor]]:
+    phases = tables.phased(geometry)
+    rows, columns = (torch.from_numpy(kernel) for kernel in (phases.rows, phases.columns))
+    height, width = geometry.kernel
+    rows = rows[:, :, None, None]
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    # Output and input channel, then phase and step of rows, then of columns.
+    weight = weights.fold()[:, :, rows.clamp(0, height - 1), columns.clamp(0, width - 1)] * inside
+    taps = weight.permute(3, 5, 0, 2, 4, 1)
+    return dense.pack(machine, taps.flatten(3).flatten(0, 1))

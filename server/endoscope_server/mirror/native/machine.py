@@ -1,0 +1,109 @@
+"""The processor: its vectors, its threads, and code compiled for it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import platform
+import re
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What kernels are written for.
+
+    Attributes:
+        lanes: Numbers of 32 bits in a vector.
+        registers: How many vectors are at hand.
+    """
+
+    lanes: int
+    registers: int
+
+
+@functools.cache
+def machine() -> Machine | None:
+    """This processor; None if kernels can't be compiled for it or threads of torch's can't be had."""
+    if importlib.util.find_spec("llvmlite") is None or openmp() is None:
+        return None
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return Machine(16, 32)
+    if features.get("avx2") and features.get("fma"):
+        return Machine(8, 16)
+    if platform.machine() in ("aarch64", "arm64"):
+        return Machine(4, 32)
+    return None
+
+
+@functools.cache
+def openmp() -> ctypes.CDLL | None:
+    """The OpenMP library that torch's own operators use, so that threads are shared; None if it isn't GNU's."""
+    import torch
+
+    if sys.platform != "linux" or not torch.backends.openmp.is_available():
+        return None
+    for path in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
+        return ctypes.CDLL(str(path))
+    return None
+
+
+@functools.cache
+def _target() -> Any:
+    """LLVM's description of this processor."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    features = llvm.get_host_cpu_features().flatten()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=3)
+
+
+_compiled: dict[tuple[Any, ...], tuple[int, Any]] = {}
+
+
+def address(build: Callable[..., Any], *arguments: int) -> int:
+    """The address of a function in this process.
+
+    Args:
+        build: Writes it, last of its module, which it returns; it gets the machine and the arguments.
+        arguments: What else it depends on.
+    """
+    key = (build, *arguments)
+    with _LOCK:
+        if key not in _compiled:
+            _compiled[key] = _compile(build(machine(), *arguments))
+        return _compiled[key][0]
+
+
+def _compile(module: Any) -> tuple[int, Any]:
+    import llvmlite.binding as llvm
+
+    target = _target()
+    name = [function.name for function in module.functions if not function.is_declaration][-1]
+    # Else LLVM takes halves of the longest vectors on processors that once slowed down for them.
+    text = re.sub(
+        r"^(define .*)$",
+        r'\1 nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"',
+        str(module),
+        flags=re.MULTILINE,
+    )
+    parsed = llvm.parse_assembly(text)
+    parsed.triple, parsed.data_layout = target.triple, str(target.target_data)
+    builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=2))
+    builder.getModulePassManager().run(parsed, builder)
+    engine = llvm.create_mcjit_compiler(parsed, target)
+    engine.finalize_object()
+    return engine.get_function_address(name), engine

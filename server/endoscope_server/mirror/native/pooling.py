@@ -1,0 +1,104 @@
+"""Max pooling: the largest element of each window, and the gradient of the input."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from llvmlite import ir
+
+from endoscope_server.mirror.native.machine import Machine
+from endoscope_server.mirror.native.writing import END, HEAD, I8, I32, KERNEL, Writer
+
+FIELDS = (
+    *HEAD,
+    *("blocks", "block", "vectors"),
+    *("pixels", "input", "input_row", "input_image", "table", "zeros", "taps_chosen", "taps_row", "out_image"),
+    *END,
+)
+"""Units are an image's block of pixels. ``taps_chosen`` has for each element the tap of the kernel at which the
+largest one was found; ``zeros`` stands for padding: least numbers forward, zeros back."""
+
+
+def build(machine: Machine, taps: int) -> ir.Module:
+    """The kernel for windows of so many taps, whose table has the input's pixels for each pixel of the result.
+
+    Of equal elements the first is chosen, and what is not a number before all others.
+    """
+    module = ir.Module()
+    w = Writer(machine, module, "max_pool", KERNEL, FIELDS)
+    at = w.at
+    chosen, chosen_row = w.pointer("taps_chosen"), w.field("taps_row")
+    with _pixels(w, taps) as (_, place, x, entries):
+        row, zeros = w.field("input_row"), w.pointer("zeros")
+        sources = [
+            at.select(at.icmp_signed("<", entry, w.number(0)), zeros, w.place(x, at.mul(entry, row)))
+            for entry in entries
+        ]
+        with w.loop(w.number(0), w.field("vectors")) as vector:
+            column = at.mul(vector, w.number(w.lanes))
+            best = w.load(sources[0], column)
+            winner = _numbers(w, 0)
+            for tap, source in enumerate(sources[1:], 1):
+                value = w.load(source, column)
+                larger = at.or_(at.fcmp_ordered(">", value, best), at.fcmp_unordered("uno", value, value))
+                best = at.select(larger, value, best)
+                winner = at.select(larger, _numbers(w, tap), winner)
+            with at.if_then(at.icmp_signed("!=", w.field("taps_chosen"), w.number(0))):
+                target = w.place(chosen, at.add(at.mul(place, chosen_row), column), I8)
+                at.store(at.trunc(winner, ir.VectorType(I8, w.lanes)), target, align=1)
+            w.end([place], [column], [best])
+    w.finish()
+    return module
+
+
+def build_backward(machine: Machine, taps: int) -> ir.Module:
+    """The gradient's kernel, whose table has the result's pixels for each pixel of the input: those whose
+    window has it at that tap.
+    """
+    module = ir.Module()
+    w = Writer(machine, module, "max_pool_backward", KERNEL, FIELDS)
+    at = w.at
+    row, chosen_row = w.field("input_row"), w.field("taps_row")
+    zeros = w.pointer("zeros")
+    with _pixels(w, taps) as (image, place, x, entries):
+        # The taps of an image's elements lie as its gradients do, in rows of their own length.
+        pixels = at.sdiv(at.mul(image, w.field("input_image")), row)
+        chosen = w.place(w.pointer("taps_chosen"), at.mul(pixels, chosen_row), I8)
+        sources, winners = [], []
+        for entry in entries:
+            outside = at.icmp_signed("<", entry, w.number(0))
+            sources.append(at.select(outside, zeros, w.place(x, at.mul(entry, row))))
+            winners.append(at.select(outside, zeros, w.place(chosen, at.mul(entry, chosen_row), I8)))
+        with w.loop(w.number(0), w.field("vectors")) as vector:
+            column = at.mul(vector, w.number(w.lanes))
+            nothing = ir.Constant(w.vector, [0.0] * w.lanes)
+            (total,) = w.plus_other([place], [column], [nothing])
+            for tap, (source, winner) in enumerate(zip(sources, winners, strict=True)):
+                taken = at.load(w.place(winner, column, I8), typ=ir.VectorType(I8, w.lanes), align=1)
+                here = at.icmp_signed("==", taken, ir.Constant(taken.type, [tap] * w.lanes))
+                total = at.fadd(total, at.select(here, w.load(source, column), nothing))
+            w.end([place], [column], [total])
+    w.finish()
+    return module
+
+
+def _numbers(w: Writer, value: int) -> ir.Constant:
+    return ir.Constant(ir.VectorType(I32, w.lanes), [value] * w.lanes)
+
+
+@contextlib.contextmanager
+def _pixels(w: Writer, taps: int) -> Iterator[tuple[Any, Any, Any, list[Any]]]:
+    """Code for each pixel of each unit: its image, its row in the result, the image's numbers, the table's."""
+    at = w.at
+    w.read_end()
+    blocks, block, table = w.field("blocks"), w.field("block"), w.pointer("table")
+    with w.units() as unit:
+        image, first = at.sdiv(unit, blocks), at.mul(at.srem(unit, blocks), block)
+        last = w.minimum(at.add(first, block), w.field("pixels"))
+        x = w.place(w.pointer("input"), at.mul(image, w.field("input_image")))
+        with w.loop(first, last) as pixel:
+            line = at.mul(pixel, w.number(taps))
+            entries = [w.integer(table, at.add(line, w.number(tap))) for tap in range(taps)]
+            yield image, at.add(pixel, at.mul(image, w.field("out_image"))), x, entries

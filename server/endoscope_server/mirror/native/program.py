@@ -1,0 +1,175 @@
+"""Operations in order, which all threads go through together."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numpy.typing import NDArray
+from torch import Tensor
+
+from endoscope_server.mirror.native.arena import Buffer, View, place
+from endoscope_server.mirror.native.machine import Machine, address, openmp
+from endoscope_server.mirror.native.writing import APART, HEAD, I32, I64, KERNEL, POINTER, Writer
+
+Field = int | float | View | Tensor | NDArray[Any] | None
+
+_CONSTANT, _MEMORY = range(2)
+_FRAME = ("count", "size", "operations", "threads", "number", "barrier")
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """A kernel and what it works on.
+
+    Attributes:
+        build: Writes the kernel, see :func:`endoscope_server.mirror.native.machine.address`.
+        arguments: What the kernel is made for.
+        names: Its fields.
+        fields: Their values: integers, numbers of 32 bits, maps, or constants in memory; None for address 0.
+        writes: The map that it writes.
+        wait: Whether what follows needs its results.
+    """
+
+    build: Callable[..., ir.Module]
+    arguments: tuple[int, ...]
+    names: Sequence[str]
+    fields: Mapping[str, Field]
+    wait: bool = True
+
+    def views(self) -> list[View]:
+        """The maps that it reads and writes."""
+        return [value for value in self.fields.values() if isinstance(value, View)]
+
+
+class Program:
+    """Operations compiled, and their memory planned.
+
+    Args:
+        operations: In order.
+        given: Buffers that are written before it runs.
+        taken: Buffers that are read after it.
+        before: The forward pass's program, if it is a backward pass.
+    """
+
+    def __init__(
+        self,
+        operations: Sequence[Operation],
+        given: Sequence[Buffer],
+        taken: Sequence[Buffer],
+        before: Program | None = None,
+    ) -> None:
+        self._sizes, self._passing = _plan(operations, before is not None, given, taken)
+        self._before = before
+        width = max(len(operation.names) for operation in operations)
+        self._values = np.zeros((len(operations), width), np.int64)
+        self._kinds = np.zeros((len(operations), width), np.int64)
+        self._held: list[Any] = []
+        for index, operation in enumerate(operations):
+            kernel = address(operation.build, *operation.arguments)
+            head: dict[str, Field] = {"function": kernel, "wait": int(operation.wait), "counters": 0}
+            for column, name in enumerate(operation.names):
+                kind, value = self._encoded(head[name] if name in head else operation.fields[name])
+                self._kinds[index, column], self._values[index, column] = kind, value
+        self._worker = address(build)
+
+    def allocate(self) -> list[Tensor]:
+        """Memory to run in."""
+        return [torch.empty(size) for size in self._sizes]
+
+    def kept(self, memory: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What of the memory a backward pass reads."""
+        return memory[self._passing :]
+
+    def run(self, memory: Sequence[Tensor], kept: Sequence[Tensor] = ()) -> None:
+        """Runs the operations, with as many threads as torch takes.
+
+        Args:
+            memory: What ``allocate`` gave.
+            kept: What was kept of the forward pass's memory, if this is a backward pass.
+        """
+        count, threads = len(self._values), torch.get_num_threads()
+        counters = np.zeros((count, threads * APART), np.int64)
+        starts = (0, *[block.data_ptr() for block in (*kept, *memory)])
+        fields = self._values + np.array(starts, np.int64)[self._kinds]
+        fields[:, HEAD.index("counters")] = counters.ctypes.data + np.arange(count) * counters.strides[0]
+        library = openmp()
+        assert library is not None
+        number, barrier = (_address(library, name) for name in ("omp_get_thread_num", "GOMP_barrier"))
+        frame = np.array([count, fields.shape[1], fields.ctypes.data, threads, number, barrier], np.int64)
+        worker, place = ctypes.c_void_p(self._worker), ctypes.c_void_p(frame.ctypes.data)
+        library.GOMP_parallel(worker, place, threads, 0)
+
+    def _encoded(self, value: Field) -> tuple[int, int]:
+        if value is None:
+            return _CONSTANT, 0
+        if isinstance(value, int):
+            return _CONSTANT, value
+        if isinstance(value, float):
+            return _CONSTANT, struct.unpack("<i", struct.pack("<f", value))[0]
+        if isinstance(value, View):
+            block, place = value.buffer.block, value.buffer.offset * 4 + value.first * value.width
+            if self._before is not None:
+                before = self._before
+                kept = len(before._sizes) - before._passing  # noqa: SLF001  one of its own kind
+                block += kept if value.buffer.backward else -before._passing  # noqa: SLF001
+            return _MEMORY + block, place
+        self._held.append(value)
+        return _CONSTANT, value.data_ptr() if isinstance(value, Tensor) else value.ctypes.data
+
+
+def _plan(
+    operations: Sequence[Operation], backward: bool, given: Sequence[Buffer], taken: Sequence[Buffer]
+) -> tuple[list[int], int]:
+    """Places the buffers. Operations that don't wait for each other count as one."""
+    spans: dict[Buffer, tuple[int, int]] = {buffer: (-1, -1) for buffer in given}
+    time = 0
+    for operation in operations:
+        for view in operation.views():
+            if view.buffer.backward == backward:
+                first, _ = spans.get(view.buffer, (time, time))
+                spans[view.buffer] = first, time
+        time += operation.wait
+    stays = set(taken)
+    return place(
+        [
+            (buffer, first, time + 1 if buffer.kept or buffer in stays else last)
+            for buffer, (first, last) in spans.items()
+        ]
+    )
+
+
+def build(machine: Machine) -> ir.Module:
+    """What each thread does."""
+    module = ir.Module()
+    w = Writer(machine, module, "work", [POINTER], _FRAME)
+    at = w.at
+    operations, size, threads = w.pointer("operations"), w.field("size"), w.field("threads")
+    number = at.inttoptr(w.field("number"), ir.FunctionType(I32, ()).as_pointer())
+    barrier = at.inttoptr(w.field("barrier"), _kind())
+    thread = at.sext(at.call(number, []), I64)
+    with w.loop(w.number(0), w.field("count")) as index:
+        operation = w.place(operations, at.mul(index, size), I64)
+        kernel = at.inttoptr(at.load(operation, typ=I64), _kind(*KERNEL))
+        at.call(kernel, [operation, thread, threads])
+        waits = at.load(w.place(operation, w.number(HEAD.index("wait")), I64), typ=I64)
+        with at.if_then(at.icmp_signed("!=", waits, w.number(0))):
+            at.call(barrier, [])
+    w.finish()
+    return module
+
+
+def _kind(*arguments: ir.Type) -> ir.Type:
+    """A function without a result."""
+    return ir.FunctionType(ir.VoidType(), arguments).as_pointer()
+
+
+def _address(library: ctypes.CDLL, name: str) -> int:
+    """Where a library's function is."""
+    return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0

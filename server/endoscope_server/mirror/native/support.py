@@ -1,0 +1,142 @@
+"""Which kernels can be part of a program, and what they are for a form of their inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from endoscope_server.mirror.kernels import Kernel
+from endoscope_server.mirror.kernels.convolution import Convolution
+from endoscope_server.mirror.kernels.elementwise import Sum
+from endoscope_server.mirror.kernels.layout import Concatenation
+from endoscope_server.mirror.kernels.pooling import MaxPool
+from endoscope_server.mirror.native.emitter import Bounds
+from endoscope_server.mirror.native.tables import Geometry
+
+Shape = tuple[int, int, int, int]
+
+# Kernels of pooling are written out tap by tap.
+_MOST_TAPS = 49
+# So many numbers a core has near itself.
+_NEAR = 1 << 18
+FEW_CHANNELS = 4
+"""So many channels at most leave a vector mostly empty, so that taps or phases are taken together."""
+
+
+class Misfit(Exception):
+    """These inputs are none for a program."""
+
+
+def is_supported(kernel: Any) -> bool:
+    """Whether a kernel can be part of a program."""
+    if isinstance(kernel, Convolution):
+        weights = kernel.weights
+        fits = weights.dtype == torch.float32 and len(weights.shape) == 4 and len(kernel.window.kernel) == 2
+        return fits and (kernel.groups == 1 or is_depthwise(kernel)) and has_bounds(kernel)
+    if isinstance(kernel, Sum):
+        return has_bounds(kernel)
+    if isinstance(kernel, MaxPool):
+        return kernel.kernel[0] * kernel.kernel[1] <= _MOST_TAPS
+    return isinstance(kernel, Concatenation) and kernel.axis in (1, -3)
+
+
+def is_depthwise(kernel: Convolution) -> bool:
+    """Whether each channel has a kernel of its own."""
+    return kernel.groups == kernel.weights.shape[0] and kernel.weights.shape[1] == 1 and kernel.groups > 1
+
+
+def has_bounds(kernel: Convolution | Sum) -> bool:
+    """Whether what follows does nothing but to clip."""
+    return kernel.activation is None or kernel.activation.bounds is not None
+
+
+def bounds(kernel: Kernel) -> Bounds | None:
+    """What the result is clipped to."""
+    activation = getattr(kernel, "activation", None)
+    return None if activation is None else activation.bounds
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A kernel for inputs of certain shapes.
+
+    Attributes:
+        kernel: The kernel.
+        inputs: Slots of its inputs.
+        output: The slot of its result.
+        shape: The result's shape.
+        geometry: How its window moves; None if it has none.
+        needs: Of which inputs gradients may be asked for.
+    """
+
+    kernel: Kernel
+    inputs: tuple[int, ...]
+    output: int
+    shape: Shape
+    geometry: Geometry | None
+    needs: tuple[bool, ...]
+
+
+def layer(
+    kernel: Kernel, inputs: tuple[int, ...], output: int, needs: tuple[bool, ...], shapes: Sequence[Shape]
+) -> Layer:
+    """The layer that a kernel is for inputs of ``shapes``.
+
+    Raises:
+        Misfit: if it can't be one of a program.
+    """
+    geometry, first = None, shapes[0]
+    if isinstance(kernel, Convolution):
+        if first[1] != kernel.weights.shape[1] * kernel.groups:
+            raise Misfit
+        window = kernel.window
+        starts = tuple(before for before, _ in window.padding(first[2:]))
+        sizes = window.output_sizes(first[2:])
+        geometry = _geometry(first, sizes, window.kernel, window.strides, window.dilations, starts)
+        shape = (first[0], kernel.weights.shape[0], sizes[0], sizes[1])
+    elif isinstance(kernel, MaxPool):
+        shape = kernel.result(first)
+        geometry = _geometry(
+            first, shape[2:], kernel.kernel, kernel.strides, kernel.dilations, kernel.padding
+        )
+    elif isinstance(kernel, Concatenation):
+        if any((one[0], *one[2:]) != (first[0], *first[2:]) for one in shapes):
+            raise Misfit
+        shape = (first[0], sum(one[1] for one in shapes), *first[2:])
+    else:
+        shape = first
+    if min(shape) < 1 or any(
+        one != shape for one in shapes[1 if isinstance(kernel, Convolution) else len(shapes) :]
+    ):
+        raise Misfit
+    if isinstance(kernel, Sum) and shapes[1] != first:
+        raise Misfit
+    return Layer(kernel, inputs, output, shape, geometry, needs)
+
+
+def early(layers: Sequence[Layer]) -> int:
+    """How many layers, from the first, are better computed image by image.
+
+    What a layer leaves for one image is still near when the next layer reads it, where that of a whole batch isn't.
+    Later layers have more weights than that, which are better read once for all images.
+    """
+    count = 0
+    for number, one in enumerate(layers, 1):
+        images, channels, height, width = one.shape
+        numbers, read = channels * height * width, 0
+        if isinstance(one.kernel, Convolution):
+            assert one.geometry is not None
+            numbers += one.kernel.weights.shape[1] * one.kernel.groups * math.prod(one.geometry.size)
+            read = math.prod(one.kernel.weights.shape)
+        if images > 1 and numbers > read and images * numbers > _NEAR:
+            count = number
+    return count
+
+
+def _geometry(shape: Shape, *pairs: Sequence[int]) -> Geometry:
+    result, kernel, strides, dilations, starts = (tuple(int(n) for n in pair) for pair in pairs)
+    return Geometry(shape[2:], result, kernel, strides, dilations, starts)  # type: ignore[arg-type]

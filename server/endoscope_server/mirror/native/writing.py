@@ -1,0 +1,317 @@
+"""Kernels written in LLVM's intermediate representation: what all of them need.
+
+A kernel is a function of one operation (:mod:`endoscope_server.mirror.native.program`), an array of 64-bit
+fields that it reads by name. All threads call it with the same operation, and take units of its work until
+none is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from llvmlite import ir
+
+from endoscope_server.mirror.native.machine import Machine
+
+I8, I32, I64, FLOAT, POINTER = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.PointerType()
+
+HEAD = ("function", "wait", "counters", "units")
+"""Fields that all operations begin with: the kernel's address, whether threads wait for each other after it,
+the address of the threads' counters, and how many units of work there are."""
+
+KERNEL = (POINTER, I64, I64)
+"""A kernel's arguments: the operation, the thread's number and how many there are."""
+
+APART = 8
+"""Counters lie in cache lines of their own: so many numbers of 64 bits from one to the next."""
+
+END = (
+    *("out", "out_row", "other", "other_row", "mask", "mask_row", "marks", "marks_row"),
+    *("low", "high", "mark_high"),
+)
+"""Fields that tell where results go and what happens on the way: the address of the result and the numbers from
+one pixel to the next; the same of what is added, of marks of elements that are kept where others become zero,
+and of marks that are to be made, or 0; the bounds that results are clipped to, and the upper one for marks,
+which is no number where there is none. Marked are elements within the bounds, by one bit each."""
+
+_NUMBERS = ("low", "high", "mark_high")
+
+
+def mark_bytes(machine: Machine) -> int:
+    """How many bytes a vector's marks have."""
+    return max(1, machine.lanes // 8)
+
+
+class Writer:
+    """A function in the making.
+
+    Args:
+        machine: The processor.
+        module: What the function belongs to.
+        name: Its name.
+        arguments: The types of its arguments.
+        fields: Names of the operation's fields, if the first argument is one.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        module: ir.Module,
+        name: str,
+        arguments: Sequence[ir.Type],
+        fields: Sequence[str] = (),
+    ) -> None:
+        self.lanes = machine.lanes
+        self.vector = ir.VectorType(FLOAT, machine.lanes)
+        self._marks = ir.IntType(8 * mark_bytes(machine))
+        self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+        self.arguments = self.function.args
+        self.at = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self._fields = {name: index for index, name in enumerate(fields)}
+        self._module = module
+        self._read: dict[str, Any] = {}
+
+    def finish(self) -> ir.Function:
+        """The function."""
+        self.at.ret_void()
+        return self.function
+
+    def number(self, value: int) -> ir.Constant:
+        """A constant of 64 bits."""
+        return ir.Constant(I64, value)
+
+    def read_end(self) -> None:
+        """Reads what ``end`` needs now, for kernels that end often."""
+        for name in END:
+            self._read[name] = self.bound(name) if name in _NUMBERS else self.field(name)
+
+    def field(self, name: str) -> Any:
+        """A field of the operation."""
+        if name in self._read:
+            return self._read[name]
+        place = self.at.gep(self.arguments[0], [self.number(self._fields[name])], source_etype=I64)
+        return self.at.load(place, typ=I64)
+
+    def pointer(self, name: str) -> Any:
+        """A field that is an address."""
+        return self.at.inttoptr(self.field(name), POINTER)
+
+    def bound(self, name: str) -> Any:
+        """A field that is a number of 32 bits, in all lanes."""
+        if name in self._read:
+            return self._read[name]
+        return self.spread(self.at.bitcast(self.at.trunc(self.field(name), I32), FLOAT))
+
+    def spread(self, value: Any) -> Any:
+        """A number in all lanes."""
+        one = self.at.insert_element(ir.Constant(self.vector, ir.Undefined), value, ir.Constant(I32, 0))
+        zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        return self.at.shuffle_vector(one, ir.Constant(self.vector, ir.Undefined), zeros)
+
+    def place(self, pointer: Any, index: Any, kind: ir.Type = FLOAT) -> Any:
+        """The address of an element."""
+        return self.at.gep(pointer, [index], source_etype=kind)
+
+    def load(self, pointer: Any, index: Any) -> Any:
+        """A vector from an address, ``index`` numbers on."""
+        return self.at.load(self.place(pointer, index), typ=self.vector, align=4)
+
+    def store(self, value: Any, pointer: Any, index: Any) -> None:
+        """Writes a vector."""
+        self.at.store(value, self.place(pointer, index), align=4)
+
+    def integer(self, pointer: Any, index: Any) -> Any:
+        """An integer of 32 bits, signed, as one of 64."""
+        return self.at.sext(self.at.load(self.place(pointer, index, I32), typ=I32), I64)
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """A times b plus c, rounded once."""
+        name = f"llvm.fma.v{self.lanes}f32"
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        function = self._module.globals.get(name) or ir.Function(self._module, kind, name)
+        return self.at.call(function, [a, b, c])
+
+    @contextlib.contextmanager
+    def loop(self, start: Any, end: Any, step: int = 1, whole: bool = False) -> Iterator[Any]:
+        """Code for each number from ``start`` on below ``end``; if ``whole`` only while a whole step is left.
+
+        Afterwards ``after`` is the first number that wasn't reached.
+        """
+        at = self.at
+        before = at.block
+        head, body, done = (at.append_basic_block(name) for name in ("loop", "body", "done"))
+        at.branch(head)
+        at.position_at_end(head)
+        index = at.phi(I64)
+        index.add_incoming(start, before)
+        limit = at.add(index, self.number(step)) if whole else index
+        more = at.icmp_signed("<=" if whole else "<", limit, end)
+        at.cbranch(more, body, done)
+        at.position_at_end(body)
+        yield index
+        index.add_incoming(at.add(index, self.number(step)), at.block)
+        at.branch(head)
+        at.position_at_end(done)
+        self.after = index
+
+    @contextlib.contextmanager
+    def accumulating(
+        self, start: Any, end: Any, values: Sequence[Any]
+    ) -> Iterator[tuple[Any, list[Any]]]:
+        """A loop up to ``end`` that carries values on: the block replaces them in the list it gets.
+
+        Afterwards they are in ``carried``.
+        """
+        at = self.at
+        before = at.block
+        head, body, done = (at.append_basic_block(name) for name in ("loop", "body", "done"))
+        at.branch(head)
+        at.position_at_end(head)
+        index = at.phi(I64)
+        index.add_incoming(start, before)
+        phis = [at.phi(value.type) for value in values]
+        for phi, value in zip(phis, values, strict=True):
+            phi.add_incoming(value, before)
+        at.cbranch(at.icmp_signed("<", index, end), body, done)
+        at.position_at_end(body)
+        current = list(phis)
+        yield index, current
+        index.add_incoming(at.add(index, self.number(1)), at.block)
+        for phi, value in zip(phis, current, strict=True):
+            phi.add_incoming(value, at.block)
+        at.branch(head)
+        at.position_at_end(done)
+        self.carried = phis
+
+    @contextlib.contextmanager
+    def units(self) -> Iterator[Any]:
+        """Code for each unit of work that this thread gets: those of its own part, which lie in memory where it
+        wrote before, and then what others have left of theirs.
+        """
+        at, count = self.at, self.field("units")
+        _, thread, threads = self.arguments
+        counters = self.pointer("counters")
+        with self.loop(thread, at.add(thread, threads)) as turn:
+            part = at.srem(turn, threads)
+            first, last = (
+                at.sdiv(at.mul(count, number), threads) for number in (part, at.add(part, self.number(1)))
+            )
+            counter = self.place(counters, at.mul(part, self.number(APART)), I64)
+            head, body, done = (at.append_basic_block(name) for name in ("next", "unit", "none"))
+            at.branch(head)
+            at.position_at_end(head)
+            index = at.add(first, at.atomic_rmw("add", counter, self.number(1), "monotonic"))
+            at.cbranch(at.icmp_signed("<", index, last), body, done)
+            at.position_at_end(body)
+            yield index
+            at.branch(head)
+            at.position_at_end(done)
+
+    def minimum(self, a: Any, b: Any) -> Any:
+        """The smaller of two integers."""
+        return self.at.select(self.at.icmp_signed("<", a, b), a, b)
+
+    def plus_other(self, pixels: Sequence[Any], columns: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+        """Values and what is to be added; arguments as for ``end``."""
+        other, row = self.pointer("other"), self.field("other_row")
+        return self.either(
+            self.at.icmp_signed("!=", self.field("other"), self.number(0)),
+            lambda: [
+                self.at.fadd(value, self.load(other, self.at.add(self.at.mul(pixel, row), column)))
+                for (pixel, column), value in zip(itertools.product(pixels, columns), values, strict=True)
+            ],
+            lambda: values,
+        )
+
+    def end(self, pixels: Sequence[Any], columns: Sequence[Any], values: Sequence[Any]) -> None:
+        """Clips, marks, masks and stores results, see ``END``.
+
+        Args:
+            pixels: Their rows.
+            columns: Where in each row vectors begin.
+            values: A vector for each pixel and column, the columns of a pixel together.
+        """
+        at, places = self.at, list(itertools.product(pixels, columns))
+        low, high, mark_high = (self.bound(name) for name in _NUMBERS)
+        values = [self._clipped(value, low, high) for value in values]
+        with at.if_then(at.icmp_signed("!=", self.field("marks"), self.number(0))):
+            for (pixel, column), value in zip(places, values, strict=True):
+                outside = at.or_(
+                    at.fcmp_ordered("<=", value, low), at.fcmp_ordered(">=", value, mark_high)
+                )
+                at.store(self._packed(at.not_(outside)), self._mark("marks", pixel, column), align=1)
+        zeros = ir.Constant(self.vector, [0.0] * self.lanes)
+        values = self.either(
+            at.icmp_signed("!=", self.field("mask"), self.number(0)),
+            lambda: [
+                at.select(self._unpacked(self._mark("mask", pixel, column)), value, zeros)
+                for (pixel, column), value in zip(places, values, strict=True)
+            ],
+            lambda: values,
+        )
+        self.store_all(pixels, columns, values)
+
+    def _mark(self, name: str, pixel: Any, column: Any) -> Any:
+        """Where a vector's marks lie."""
+        at = self.at
+        vector = at.sdiv(column, self.number(self.lanes))
+        index = at.add(at.mul(pixel, self.field(f"{name}_row")), vector)
+        return self.place(self.pointer(name), index, self._marks)
+
+    def _packed(self, bits: Any) -> Any:
+        one = self.at.bitcast(bits, ir.IntType(self.lanes))
+        return one if self.lanes >= 8 else self.at.zext(one, self._marks)
+
+    def _unpacked(self, pointer: Any) -> Any:
+        one = self.at.load(pointer, typ=self._marks, align=1)
+        one = one if self.lanes >= 8 else self.at.trunc(one, ir.IntType(self.lanes))
+        return self.at.bitcast(one, ir.VectorType(ir.IntType(1), self.lanes))
+
+    def store_all(self, pixels: Sequence[Any], columns: Sequence[Any], values: Sequence[Any]) -> None:
+        """Stores results as they are; arguments as for ``end``."""
+        out, row = self.pointer("out"), self.field("out_row")
+        for (pixel, column), value in zip(itertools.product(pixels, columns), values, strict=True):
+            self.store(value, out, self.at.add(self.at.mul(pixel, row), column))
+
+    def stored(self, pixels: Sequence[Any], columns: Sequence[Any]) -> list[Any]:
+        """What ``store_all`` stored."""
+        out, row = self.pointer("out"), self.field("out_row")
+        return [
+            self.load(out, self.at.add(self.at.mul(pixel, row), column))
+            for pixel, column in itertools.product(pixels, columns)
+        ]
+
+    def either(
+        self, condition: Any, yes: Callable[[], Sequence[Any]], no: Callable[[], Sequence[Any]]
+    ) -> list[Any]:
+        """What one of two pieces of code gives."""
+        at = self.at
+        with at.if_else(condition) as (then, otherwise):
+            with then:
+                first, first_block = yes(), at.block
+            with otherwise:
+                second, second_block = no(), at.block
+        results = []
+        for one, other in zip(first, second, strict=True):
+            phi = at.phi(one.type)
+            phi.add_incoming(one, first_block)
+            phi.add_incoming(other, second_block)
+            results.append(phi)
+        return results
+
+    def fetch(self, pointer: Any) -> None:
+        """Brings memory nearer that will be read."""
+        kinds = [POINTER, I32, I32, I32]
+        name = "llvm.prefetch.p0"
+        kind = ir.FunctionType(ir.VoidType(), kinds)
+        function = self._module.globals.get(name) or ir.Function(self._module, kind, name)
+        # For reading, to be kept for a while, data.
+        self.at.call(function, [pointer, *[ir.Constant(I32, number) for number in (0, 2, 1)]])
+
+    def _clipped(self, value: Any, low: Any, high: Any) -> Any:
+        # So compared, what is not a number stays so.
+        value = self.at.select(self.at.fcmp_ordered("<", value, low), low, value)
+        return self.at.select(self.at.fcmp_ordered(">", value, high), high, value)
