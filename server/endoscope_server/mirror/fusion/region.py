@@ -55,7 +55,7 @@ class Region:
         for step in steps:
             slots.setdefault(step.outputs[0], len(slots))
         self._size = len(slots)
-        self.places = [
+        self.places: list[tuple[Any, tuple[int, ...], int]] = [
             (step.function, tuple(slots[name] for name in step.inputs), slots[step.outputs[0]])
             for step in steps
         ]
@@ -93,9 +93,7 @@ class Region:
     def _make_schedule(self, needs: tuple[bool, ...]) -> tuple[_Call, ...]:
         varies = [*needs, *[False] * (self._size - len(needs))]
         last = {
-            slot: place
-            for place, (_, inputs, output) in enumerate(self.places)
-            for slot in (*inputs, output)
+            slot: place for place, (_, inputs, output) in enumerate(self.places) for slot in (*inputs, output)
         }
         frees: list[list[int]] = [[] for _ in self.places]
         for slot, place in last.items():
@@ -280,7 +278,7 @@ def _region(
     ]
     nodes = tuple(node for step in stretch for node in step.nodes)
     region = Region(stretch, inputs, outputs)
-    function = region if not programmed else Stretch(region.places, len(inputs), region.results, region)
+    function = Stretch(region.places, len(inputs), region.results, region) if programmed else region
     return Step(nodes, function, tuple(inputs), tuple(outputs))
 
 

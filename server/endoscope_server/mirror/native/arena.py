@@ -84,7 +84,7 @@ def place(buffers: Sequence[tuple[Buffer, int, int]]) -> tuple[list[int], int]:
         buffers: With the times at which each is first written and last read.
 
     Returns:
-        How many numbers each block of memory has; those of buffers that are kept come last, and how many others.
+        How many numbers each block of memory has, those for what is kept last, and how many others there are.
     """
     blocks: list[_Block] = []
     passing = 0

@@ -40,7 +40,7 @@ class Backward:
         self._found = [flow.results.get(slot) if need else None for slot, need in enumerate(needs)]
         buffers = [view.buffer for _, view in self._given]
         taken = [view.buffer for view in flow.results.values()]
-        self.program = Program(emitter.operations, buffers, taken, forward.program)
+        self.program = Program(machine, emitter.operations, buffers, taken, forward.program)
 
     def run(self, kept: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor | None]:
         """Gradients of the inputs.

@@ -38,7 +38,7 @@ _SLICE = 112
 def heights(machine: Machine, vectors: int) -> tuple[int, ...]:
     """How many pixels are computed at once, from many to one, for so many vectors of channels each."""
     most = {32: {1: 12, 2: 12, 3: 8, 4: 6}, 16: {1: 10, 2: 6, 3: 4}}[machine.registers][vectors]
-    return tuple(height for height in (most, 3, 1) if height <= most)
+    return tuple(dict.fromkeys(height for height in (most, 4, 2, 1) if height <= most))
 
 
 def panels(machine: Machine, vectors: int) -> list[int]:

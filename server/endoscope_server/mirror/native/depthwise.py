@@ -20,7 +20,7 @@ FIELDS = (
 
 
 def pack(machine: Machine, weight: Tensor) -> Tensor:
-    """Weights (taps x channels) in the order in which the kernel reads them: the taps of a vector together."""
+    """Weights (taps x channels) in the order in which the kernel reads them: a vector's taps together."""
     taps, channels = weight.shape
     lanes = machine.lanes
     padded = functional.pad(weight, (0, -channels % lanes))

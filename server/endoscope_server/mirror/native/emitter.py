@@ -18,7 +18,7 @@ from endoscope_server.mirror.native.program import Field, Operation
 from endoscope_server.mirror.native.tables import Geometry, Table
 from endoscope_server.mirror.native.writing import mark_bytes
 
-# So many units of work at least, if there is enough of it: threads that are disturbed leave the rest to others.
+# So many units of work at least, if there is enough: a thread that is disturbed leaves the rest to others.
 _UNITS = 12
 # Tiles that use the same weights one after the other.
 _TILES = 8
@@ -254,7 +254,7 @@ class Emitter:
     def _block(pixels: int, height: int) -> int:
         """How many pixels are taken together: whole tiles, blocks about alike."""
         blocks = max(1, round(pixels / (_TILES * height)))
-        return -(-(-(-pixels // blocks)) // height) * height
+        return math.ceil(pixels / blocks / height) * height
 
     @staticmethod
     def _units(images: int, places: Table, block: int) -> int:
@@ -272,9 +272,7 @@ class Emitter:
         return torch.nn.functional.pad(bias.detach().float(), (0, size - len(bias)))
 
 
-def _repeated(
-    table: Table, places: Table, images: int, pixels: int, results: int
-) -> tuple[Table, Table]:
+def _repeated(table: Table, places: Table, images: int, pixels: int, results: int) -> tuple[Table, Table]:
     return tables.repeated(table, images, pixels), tables.repeated(places, images, results)
 
 
@@ -324,7 +322,7 @@ def rows_of_taps(machine: Machine, weights: Weights) -> list[tuple[int, int, Ten
 
 
 def phased_weights(machine: Machine, weights: Weights, geometry: Geometry) -> list[tuple[int, int, Tensor]]:
-    """Weights for the gradient of all phases at once, see :class:`endoscope_server.mirror.native.tables.Phases`."""
+    """Weights for the gradient of all phases at once, see :class:`tables.Phases`."""
     return weights.packed(("phased", machine, geometry), lambda: _phased(machine, weights, geometry))
 
 

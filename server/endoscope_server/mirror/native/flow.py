@@ -27,8 +27,8 @@ from endoscope_server.mirror.native.support import Layer, bounds, is_depthwise
 class Flow:
     """Emits the operations of a backward pass.
 
-    Gradients that meet are added, and masked by the function that they go through, by the kernel that computes
-    the last of them.
+    Gradients that meet are added, and masked by the function that they go through, by the kernel that
+    computes the last of them.
 
     Args:
         emitter: Gets the operations.
@@ -166,9 +166,7 @@ class Flow:
             return
         if isinstance(kernel, MaxPool):
             chosen, geometry = self._kept(self._forward.chosen[layer]), geometry_of(layer)
-            self._compute(
-                slot, lambda end: self._emitter.max_pool_backward(gradient, chosen, geometry, end)
-            )
+            self._compute(slot, lambda end: self._emitter.max_pool_backward(gradient, chosen, geometry, end))
         elif isinstance(kernel, Convolution):
             if self._forward.is_surrounded(slot):
                 self._emit_phases(layer, kernel, gradient)
@@ -185,9 +183,7 @@ class Flow:
                 emitter.depthwise(gradient, factors, None, phase.table, phase.places, end, last)
             else:
                 packed = backward_weights(emitter.machine, weights, phase.taps)
-                emitter.dense(
-                    gradient, packed, None, phase.table, phase.places, weights.shape[0], end, last
-                )
+                emitter.dense(gradient, packed, None, phase.table, phase.places, weights.shape[0], end, last)
 
     def _emit_phases(self, layer: Layer, kernel: Convolution, gradient: View) -> None:
         """Few channels: those of all phases at once."""

@@ -101,7 +101,7 @@ class Forward:
             self._emit(layer, None)
         given = [self._buffer(place) for place in self.inputs]
         taken = [self.maps[slot].buffer for slot in results]
-        self.program = Program(self._emitter.operations, given, taken)
+        self.program = Program(machine, self._emitter.operations, given, taken)
 
     def run(self, values: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
         """The results, and the memory that a backward pass reads."""

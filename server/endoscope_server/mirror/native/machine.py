@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
 import platform
 import re
 import sys
@@ -13,6 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import llvmlite.binding as llvm
+import torch
 
 _LOCK = threading.Lock()
 
@@ -32,11 +34,9 @@ class Machine:
 
 @functools.cache
 def machine() -> Machine | None:
-    """This processor; None if kernels can't be compiled for it or threads of torch's can't be had."""
-    if importlib.util.find_spec("llvmlite") is None or openmp() is None:
+    """This processor; None if kernels can't be written for it, or torch's threads can't be had."""
+    if openmp() is None:
         return None
-    import llvmlite.binding as llvm
-
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):
         return Machine(16, 32)
@@ -49,9 +49,7 @@ def machine() -> Machine | None:
 
 @functools.cache
 def openmp() -> ctypes.CDLL | None:
-    """The OpenMP library that torch's own operators use, so that threads are shared; None if it isn't GNU's."""
-    import torch
-
+    """The OpenMP library of torch's own operators, whose threads are shared; None if it isn't GNU's."""
     if sys.platform != "linux" or not torch.backends.openmp.is_available():
         return None
     for path in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*")):
@@ -62,8 +60,6 @@ def openmp() -> ctypes.CDLL | None:
 @functools.cache
 def _target() -> Any:
     """LLVM's description of this processor."""
-    import llvmlite.binding as llvm
-
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     features = llvm.get_host_cpu_features().flatten()
@@ -74,23 +70,22 @@ def _target() -> Any:
 _compiled: dict[tuple[Any, ...], tuple[int, Any]] = {}
 
 
-def address(build: Callable[..., Any], *arguments: int) -> int:
+def address(build: Callable[..., Any], processor: Machine, *arguments: int) -> int:
     """The address of a function in this process.
 
     Args:
         build: Writes it, last of its module, which it returns; it gets the machine and the arguments.
+        processor: What it is written for.
         arguments: What else it depends on.
     """
-    key = (build, *arguments)
+    key = (build, processor, *arguments)
     with _LOCK:
         if key not in _compiled:
-            _compiled[key] = _compile(build(machine(), *arguments))
+            _compiled[key] = _compile(build(processor, *arguments))
         return _compiled[key][0]
 
 
 def _compile(module: Any) -> tuple[int, Any]:
-    import llvmlite.binding as llvm
-
     target = _target()
     name = [function.name for function in module.functions if not function.is_declaration][-1]
     # Else LLVM takes halves of the longest vectors on processors that once slowed down for them.

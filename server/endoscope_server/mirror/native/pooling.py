@@ -14,17 +14,28 @@ from endoscope_server.mirror.native.writing import END, HEAD, I8, I32, KERNEL, W
 FIELDS = (
     *HEAD,
     *("blocks", "block", "vectors"),
-    *("pixels", "input", "input_row", "input_image", "table", "zeros", "taps_chosen", "taps_row", "out_image"),
+    *(
+        "pixels",
+        "input",
+        "input_row",
+        "input_image",
+        "table",
+        "zeros",
+        "taps_chosen",
+        "taps_row",
+        "out_image",
+    ),
     *END,
 )
-"""Units are an image's block of pixels. ``taps_chosen`` has for each element the tap of the kernel at which the
-largest one was found; ``zeros`` stands for padding: least numbers forward, zeros back."""
+"""Units are an image's block of pixels. ``taps_chosen`` has the kernel's tap at which each largest element
+was found; ``zeros`` stands for padding: least numbers forward, zeros back."""
 
 
 def build(machine: Machine, taps: int) -> ir.Module:
-    """The kernel for windows of so many taps, whose table has the input's pixels for each pixel of the result.
+    """The kernel for windows of so many taps.
 
-    Of equal elements the first is chosen, and what is not a number before all others.
+    The table has the input's pixels for each pixel of the result. Of equal elements the first is chosen, and
+    what is not a number before all others.
     """
     module = ir.Module()
     w = Writer(machine, module, "max_pool", KERNEL, FIELDS)
@@ -54,8 +65,9 @@ def build(machine: Machine, taps: int) -> ir.Module:
 
 
 def build_backward(machine: Machine, taps: int) -> ir.Module:
-    """The gradient's kernel, whose table has the result's pixels for each pixel of the input: those whose
-    window has it at that tap.
+    """The gradient's kernel.
+
+    The table has the result's pixels for each pixel of the input: those whose window has it at that tap.
     """
     module = ir.Module()
     w = Writer(machine, module, "max_pool_backward", KERNEL, FIELDS)
@@ -90,7 +102,7 @@ def _numbers(w: Writer, value: int) -> ir.Constant:
 
 @contextlib.contextmanager
 def _pixels(w: Writer, taps: int) -> Iterator[tuple[Any, Any, Any, list[Any]]]:
-    """Code for each pixel of each unit: its image, its row in the result, the image's numbers, the table's."""
+    """Code for each pixel of a unit: its image, its row in the result, the image's memory, and its taps."""
     at = w.at
     w.read_end()
     blocks, block, table = w.field("blocks"), w.field("block"), w.pointer("table")

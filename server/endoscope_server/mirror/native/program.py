@@ -52,6 +52,7 @@ class Program:
     """Operations compiled, and their memory planned.
 
     Args:
+        machine: The processor.
         operations: In order.
         given: Buffers that are written before it runs.
         taken: Buffers that are read after it.
@@ -60,6 +61,7 @@ class Program:
 
     def __init__(
         self,
+        machine: Machine,
         operations: Sequence[Operation],
         given: Sequence[Buffer],
         taken: Sequence[Buffer],
@@ -72,12 +74,16 @@ class Program:
         self._kinds = np.zeros((len(operations), width), np.int64)
         self._held: list[Any] = []
         for index, operation in enumerate(operations):
-            kernel = address(operation.build, *operation.arguments)
+            kernel = address(operation.build, machine, *operation.arguments)
             head: dict[str, Field] = {"function": kernel, "wait": int(operation.wait), "counters": 0}
             for column, name in enumerate(operation.names):
                 kind, value = self._encoded(head[name] if name in head else operation.fields[name])
                 self._kinds[index, column], self._values[index, column] = kind, value
-        self._worker = address(build)
+        self._worker = address(build, machine)
+        library = openmp()
+        assert library is not None
+        self._parallel = library.GOMP_parallel
+        self._symbols = tuple(_address(library, name) for name in ("omp_get_thread_num", "GOMP_barrier"))
 
     def allocate(self) -> list[Tensor]:
         """Memory to run in."""
@@ -99,12 +105,9 @@ class Program:
         starts = (0, *[block.data_ptr() for block in (*kept, *memory)])
         fields = self._values + np.array(starts, np.int64)[self._kinds]
         fields[:, HEAD.index("counters")] = counters.ctypes.data + np.arange(count) * counters.strides[0]
-        library = openmp()
-        assert library is not None
-        number, barrier = (_address(library, name) for name in ("omp_get_thread_num", "GOMP_barrier"))
-        frame = np.array([count, fields.shape[1], fields.ctypes.data, threads, number, barrier], np.int64)
-        worker, place = ctypes.c_void_p(self._worker), ctypes.c_void_p(frame.ctypes.data)
-        library.GOMP_parallel(worker, place, threads, 0)
+        frame = np.array([count, fields.shape[1], fields.ctypes.data, threads, *self._symbols], np.int64)
+        worker, frame_at = ctypes.c_void_p(self._worker), ctypes.c_void_p(frame.ctypes.data)
+        self._parallel(worker, frame_at, threads, 0)
 
     def _encoded(self, value: Field) -> tuple[int, int]:
         if value is None:
@@ -128,7 +131,7 @@ def _plan(
     operations: Sequence[Operation], backward: bool, given: Sequence[Buffer], taken: Sequence[Buffer]
 ) -> tuple[list[int], int]:
     """Places the buffers. Operations that don't wait for each other count as one."""
-    spans: dict[Buffer, tuple[int, int]] = {buffer: (-1, -1) for buffer in given}
+    spans: dict[Buffer, tuple[int, int]] = dict.fromkeys(given, (-1, -1))
     time = 0
     for operation in operations:
         for view in operation.views():
@@ -136,13 +139,41 @@ def _plan(
                 first, _ = spans.get(view.buffer, (time, time))
                 spans[view.buffer] = first, time
         time += operation.wait
-    stays = set(taken)
-    return place(
-        [
-            (buffer, first, time + 1 if buffer.kept or buffer in stays else last)
-            for buffer, (first, last) in spans.items()
-        ]
-    )
+    for buffer, (first, _) in list(spans.items()):
+        if buffer.kept or buffer in taken:
+            spans[buffer] = first, time
+    heirs = _heirs(operations, spans)
+    sizes = place([(buffer, *span) for buffer, span in spans.items() if buffer not in heirs])
+    for heir, buffer in heirs.items():
+        heir.block, heir.offset = buffer.block, buffer.offset
+    return sizes
+
+
+def _heirs(operations: Sequence[Operation], spans: dict[Buffer, tuple[int, int]]) -> dict[Buffer, Buffer]:
+    """Buffers that take the place of one which is read for the last time when they are written.
+
+    That is what is added to a result, number by number where the result goes. The spans of buffers whose
+    place is taken are made longer.
+    """
+    heirs: dict[Buffer, Buffer] = {}
+    for operation in operations:
+        out, other, x = (operation.fields.get(name) for name in ("out", "other", "input"))
+        if not isinstance(out, View) or not isinstance(other, View) or not isinstance(x, View):
+            continue
+        heir, before = out.buffer, other.buffer
+        buffer = heirs.get(before, before)
+        alike = (out.shape, out.row, out.first, heir.size) == (
+            other.shape,
+            other.row,
+            other.first,
+            buffer.size,
+        )
+        free = before in spans and spans[before][1] == spans[heir][0] and not heir.kept and not buffer.kept
+        # What the kernel reads elsewhere must not change meanwhile.
+        if alike and free and heir not in heirs and heirs.get(x.buffer, x.buffer) is not buffer:
+            heirs[heir] = buffer
+            spans[buffer] = spans[buffer][0], spans[heir][1]
+    return heirs
 
 
 def build(machine: Machine) -> ir.Module:

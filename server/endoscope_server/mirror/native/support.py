@@ -89,7 +89,8 @@ def layer(
     Raises:
         Misfit: if it can't be one of a program.
     """
-    geometry, first = None, shapes[0]
+    geometry, first, added = None, shapes[0], shapes[1:]
+    shape: Shape
     if isinstance(kernel, Convolution):
         if first[1] != kernel.weights.shape[1] * kernel.groups:
             raise Misfit
@@ -99,21 +100,18 @@ def layer(
         geometry = _geometry(first, sizes, window.kernel, window.strides, window.dilations, starts)
         shape = (first[0], kernel.weights.shape[0], sizes[0], sizes[1])
     elif isinstance(kernel, MaxPool):
-        shape = kernel.result(first)
+        images, channels, height, width = kernel.result(first)
+        shape = images, channels, height, width
         geometry = _geometry(
             first, shape[2:], kernel.kernel, kernel.strides, kernel.dilations, kernel.padding
         )
     elif isinstance(kernel, Concatenation):
         if any((one[0], *one[2:]) != (first[0], *first[2:]) for one in shapes):
             raise Misfit
-        shape = (first[0], sum(one[1] for one in shapes), *first[2:])
+        shape, added = (first[0], sum(one[1] for one in shapes), *first[2:]), ()
     else:
         shape = first
-    if min(shape) < 1 or any(
-        one != shape for one in shapes[1 if isinstance(kernel, Convolution) else len(shapes) :]
-    ):
-        raise Misfit
-    if isinstance(kernel, Sum) and shapes[1] != first:
+    if min(shape) < 1 or any(one != shape for one in added):
         raise Misfit
     return Layer(kernel, inputs, output, shape, geometry, needs)
 
@@ -121,8 +119,8 @@ def layer(
 def early(layers: Sequence[Layer]) -> int:
     """How many layers, from the first, are better computed image by image.
 
-    What a layer leaves for one image is still near when the next layer reads it, where that of a whole batch isn't.
-    Later layers have more weights than that, which are better read once for all images.
+    What a layer leaves for one image is still near when the next layer reads it, what it leaves for a batch
+    isn't. Later layers have more weights than that, which are better read once for all images.
     """
     count = 0
     for number, one in enumerate(layers, 1):

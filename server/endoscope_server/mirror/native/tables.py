@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pair = tuple[int, int]
 Table = NDArray[np.int32]
+_Whole = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def backward(geometry: Geometry) -> tuple[Phase, ...]:
     return tuple(phases)
 
 
-def _back(geometry: Geometry, axis: int, phase: int) -> tuple[Table, Table, Table]:
+def _back(geometry: Geometry, axis: int, phase: int) -> tuple[_Whole, _Whole, _Whole]:
     """Places along an axis, the taps that lead to them, and for both the result's places."""
     stride = geometry.strides[axis]
     places = np.arange(phase, geometry.size[axis], stride)
@@ -96,7 +98,7 @@ def _back(geometry: Geometry, axis: int, phase: int) -> tuple[Table, Table, Tabl
     return places, taps, moved // stride
 
 
-def _combined(rows: Table, columns: Table, size: Pair) -> Table:
+def _combined(rows: _Whole, columns: _Whole, size: Pair) -> Table:
     """Places x taps of two axes from those of each."""
     rows, columns = rows[:, None, :, None], columns[None, :, None, :]
     inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
@@ -117,14 +119,16 @@ def gathered(geometry: Geometry) -> Table:
     pixels, taps = geometry.size[0] * geometry.size[1], geometry.kernel[0] * geometry.kernel[1]
     table = np.full((pixels, taps), -1, np.int32)
     for phase in backward(geometry):
-        table[np.ix_(phase.places, phase.taps)] = phase.table
+        table[np.ix_(phase.places, np.array(phase.taps, np.int32))] = phase.table
     return table
 
 
 @dataclass(frozen=True, eq=False)
 class Phases:
-    """All phases of a stride at once: row ``stride * i + a`` of the map meets row ``i + m`` of the result through
-    row ``a + start - stride * m`` of the kernel.
+    """All phases of a stride at once.
+
+    Row ``stride * i + a`` of the map meets row ``i + m`` of the result through row ``a + start - stride * m``
+    of the kernel.
 
     Attributes:
         counts: How many places ``i`` each axis has.
@@ -135,8 +139,8 @@ class Phases:
 
     counts: Pair
     table: Table
-    rows: Table
-    columns: Table
+    rows: _Whole
+    columns: _Whole
 
 
 @functools.lru_cache(maxsize=64)
@@ -145,9 +149,11 @@ def phased(geometry: Geometry) -> Phases:
     places, kernel = [], []
     for axis in (0, 1):
         stride, start = geometry.strides[axis], geometry.starts[axis]
-        steps = np.arange(-((geometry.kernel[axis] - 1 - start) // stride), (stride - 1 + start) // stride + 1)
+        steps = np.arange(
+            -((geometry.kernel[axis] - 1 - start) // stride), (stride - 1 + start) // stride + 1
+        )
         count = -(-geometry.size[axis] // stride)
         places.append(np.arange(count)[:, None] + steps)
         kernel.append(np.arange(stride)[:, None] + start - stride * steps)
     counts = len(places[0]), len(places[1])
-    return Phases(counts, _combined(*places, geometry.result), *kernel)
+    return Phases(counts, _combined(places[0], places[1], geometry.result), kernel[0], kernel[1])

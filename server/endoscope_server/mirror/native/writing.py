@@ -32,10 +32,12 @@ END = (
     *("out", "out_row", "other", "other_row", "mask", "mask_row", "marks", "marks_row"),
     *("low", "high", "mark_high"),
 )
-"""Fields that tell where results go and what happens on the way: the address of the result and the numbers from
-one pixel to the next; the same of what is added, of marks of elements that are kept where others become zero,
-and of marks that are to be made, or 0; the bounds that results are clipped to, and the upper one for marks,
-which is no number where there is none. Marked are elements within the bounds, by one bit each."""
+"""Fields that tell where results go and what happens on the way.
+
+They are the address of the result and the numbers from one pixel to the next; the same of what is added, of
+marks of elements that are kept where others become zero, and of marks that are to be made, or 0; the bounds
+that results are clipped to, and the upper one for marks, which is no number where there is none. Marked are
+elements within the bounds, by one bit each."""
 
 _NUMBERS = ("low", "high", "mark_high")
 
@@ -158,9 +160,7 @@ class Writer:
         self.after = index
 
     @contextlib.contextmanager
-    def accumulating(
-        self, start: Any, end: Any, values: Sequence[Any]
-    ) -> Iterator[tuple[Any, list[Any]]]:
+    def accumulating(self, start: Any, end: Any, values: Sequence[Any]) -> Iterator[tuple[Any, list[Any]]]:
         """A loop up to ``end`` that carries values on: the block replaces them in the list it gets.
 
         Afterwards they are in ``carried``.
@@ -188,8 +188,9 @@ class Writer:
 
     @contextlib.contextmanager
     def units(self) -> Iterator[Any]:
-        """Code for each unit of work that this thread gets: those of its own part, which lie in memory where it
-        wrote before, and then what others have left of theirs.
+        """Code for each unit of work that this thread gets.
+
+        They are those of its own part, which read what it wrote before, and then what others left of theirs.
         """
         at, count = self.at, self.field("units")
         _, thread, threads = self.arguments
@@ -239,9 +240,7 @@ class Writer:
         values = [self._clipped(value, low, high) for value in values]
         with at.if_then(at.icmp_signed("!=", self.field("marks"), self.number(0))):
             for (pixel, column), value in zip(places, values, strict=True):
-                outside = at.or_(
-                    at.fcmp_ordered("<=", value, low), at.fcmp_ordered(">=", value, mark_high)
-                )
+                outside = at.or_(at.fcmp_ordered("<=", value, low), at.fcmp_ordered(">=", value, mark_high))
                 at.store(self._packed(at.not_(outside)), self._mark("marks", pixel, column), align=1)
         zeros = ir.Constant(self.vector, [0.0] * self.lanes)
         values = self.either(
