@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from endoscope_server.errors import InvalidInput
 from endoscope_server.mirror import Function, Mirror, Node, from_onnx, registry
 from endoscope_server.mirror.fusion.region import Region
+from endoscope_server.mirror.native.stretch import Stretch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,18 +378,22 @@ def test_a_failure_within_a_region_names_its_node() -> None:
     assert caught.value.metadata["node"] == mirror.nodes[0].name
 
 
-def test_a_whole_network_is_one_region(lite0_path: Path) -> None:
+def test_a_whole_network_is_one_program_and_one_region(lite0_path: Path) -> None:
     mirror = from_onnx(lite0_path)
     (given,), (wanted,) = mirror.input_names, mirror.output_names
     image = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
-    (only,) = mirror.plan({given: image}, [wanted]).steps
-    assert isinstance(only.function, Region)
-    convolutions = sum(node.op_type == "Conv" for node in mirror.nodes)
-    assert len(only.function.steps) == convolutions + 3  # averages, a reshaping, the classifier
+    first, last = mirror.plan({given: image}, [wanted]).steps
+    assert isinstance(first.function, Stretch)
+    assert sum(node.op_type == "Conv" for node in first.nodes) == sum(
+        node.op_type == "Conv" for node in mirror.nodes
+    )
+    assert isinstance(last.function, Region)
+    assert len(last.function.steps) == 3  # averages, a reshaping, the classifier
 
     def gradient(mirror: Mirror) -> torch.Tensor:
         leaf = image.to(next(iter(mirror.constants.values())).dtype).requires_grad_()
         return torch.autograd.grad(mirror({given: leaf}, [wanted])[wanted][:, 281].sum(), leaf)[0]
 
     exact = gradient(plain(from_onnx(lite0_path).double()))
-    assert_close(gradient(mirror).double(), exact, 1e-4)
+    # A number that rounding takes over an activation function's bound changes the gradient by some thousandths.
+    assert (gradient(mirror).double() - exact).norm() < 0.02 * exact.norm()

@@ -24,7 +24,7 @@ def pack(machine: Machine, weight: Tensor) -> Tensor:
     taps, channels = weight.shape
     lanes = machine.lanes
     padded = functional.pad(weight, (0, -channels % lanes))
-    return padded.reshape(taps, -1, lanes).transpose(0, 1).contiguous()
+    return padded.reshape(taps, padded.shape[1] // lanes, lanes).transpose(0, 1).contiguous()
 
 
 def build(machine: Machine, taps: int) -> ir.Module:

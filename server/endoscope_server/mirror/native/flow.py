@@ -159,8 +159,9 @@ class Flow:
                 first += channels
             return
         # What is added gets the gradient as it is.
-        for other, need in zip(layer.inputs, layer.needs, strict=True):
-            if need and (isinstance(kernel, Sum) or other != slot):
+        first_added = 0 if isinstance(kernel, Sum) else 1
+        for other, need in zip(layer.inputs[first_added:], layer.needs[first_added:], strict=True):
+            if need:
                 self.contribute(other, gradient)
         if not layer.needs[0]:
             return
