@@ -395,5 +395,5 @@ def test_a_whole_network_is_one_program_and_one_region(lite0_path: Path) -> None
         return torch.autograd.grad(mirror({given: leaf}, [wanted])[wanted][:, 281].sum(), leaf)[0]
 
     exact = gradient(plain(from_onnx(lite0_path).double()))
-    # A number that rounding takes over an activation function's bound changes the gradient by some thousandths.
+    # A number that rounding takes over an activation function's bound changes a gradient by thousandths.
     assert (gradient(mirror).double() - exact).norm() < 0.02 * exact.norm()

@@ -1,4 +1,4 @@
-"""Programs compute what torch's functions compute, and their gradients, to the last bit where sums are exact."""
+"""Programs compute what torch's functions do, and their gradients: to the last bit where sums are exact."""
 
 from __future__ import annotations
 

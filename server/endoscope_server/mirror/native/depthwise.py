@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from endoscope_server.mirror.native.machine import Machine
-from endoscope_server.mirror.native.writing import END, HEAD, KERNEL, Writer
+from endoscope_server.mirror.native.writing import END, HEAD, I64, KERNEL, POINTER, Writer
 
 FIELDS = (
     *HEAD,
@@ -17,6 +17,12 @@ FIELDS = (
     *END,
 )
 """Units are an image's block of pixels."""
+
+BLOCK = 64
+"""Pixels of a block at most."""
+
+# So many vectors of channels go over the pixels at once, if their weights fit in the registers.
+_TOGETHER = 2
 
 
 def pack(machine: Machine, weight: Tensor) -> Tensor:
@@ -28,10 +34,15 @@ def pack(machine: Machine, weight: Tensor) -> Tensor:
 
 
 def build(machine: Machine, taps: int) -> ir.Module:
-    """The kernel for so many taps."""
+    """The kernel for so many taps.
+
+    For each block of pixels it first notes where its taps are. Then a vector of channels goes over all pixels,
+    with its weights in registers.
+    """
     module = ir.Module()
     w = Writer(machine, module, "depthwise", KERNEL, FIELDS)
     at, number = w.at, w.number
+    noted = at.alloca(I64, size=number(BLOCK * max(taps, 1)))
     blocks, block, vectors, row = (w.field(name) for name in ("blocks", "block", "vectors", "input_row"))
     table, places, zeros = w.pointer("table"), w.pointer("places"), w.pointer("zeros")
     weights, bias = w.pointer("weights"), w.pointer("bias")
@@ -41,20 +52,35 @@ def build(machine: Machine, taps: int) -> ir.Module:
         last = w.minimum(at.add(first, block), w.field("pixels"))
         x = w.place(w.pointer("input"), at.mul(image, w.field("input_image")))
         shift = at.mul(image, w.field("out_image"))
-        with w.loop(first, last) as pixel:
-            sources = []
-            for tap in range(taps):
-                entry = w.integer(table, at.add(at.mul(pixel, number(taps)), number(tap)))
-                outside = at.icmp_signed("<", entry, number(0))
-                sources.append(at.select(outside, zeros, w.place(x, at.mul(entry, row))))
-            place = at.add(w.integer(places, pixel), shift)
-            with w.loop(number(0), vectors) as vector:
-                column = at.mul(vector, number(w.lanes))
-                line = at.mul(column, number(taps))
-                (value,) = w.plus_other([place], [column], [w.load(bias, column)])
-                for tap, source in enumerate(sources):
-                    factor = w.load(weights, at.add(line, number(tap * w.lanes)))
-                    value = w.multiply_add(w.load(source, column), factor, value)
-                w.end([place], [column], [value])
+        with w.loop(at.mul(first, number(taps)), at.mul(last, number(taps))) as index:
+            entry = w.integer(table, index)
+            outside = at.icmp_signed("<", entry, number(0))
+            source = at.select(outside, zeros, w.place(x, at.mul(entry, row)))
+            target = w.place(noted, at.sub(index, at.mul(first, number(taps))), I64)
+            at.store(at.ptrtoint(source, I64), target)
+        start = number(0)
+        for together in (_TOGETHER, 1) if taps * _TOGETHER < machine.registers * 2 // 3 else (1,):
+            with w.loop(start, vectors, together, whole=True) as vector:
+                columns = [
+                    at.mul(at.add(vector, number(other)), number(w.lanes)) for other in range(together)
+                ]
+                factors = [
+                    w.load(weights, at.add(at.mul(column, number(taps)), number(tap * w.lanes)))
+                    for tap in range(taps)
+                    for column in columns
+                ]
+                biases = [w.load(bias, column) for column in columns]
+                with w.loop(first, last) as pixel:
+                    sources = w.place(noted, at.mul(at.sub(pixel, first), number(taps)), I64)
+                    place = at.add(w.integer(places, pixel), shift)
+                    values = w.plus_other([place], columns, biases)
+                    for tap in range(taps):
+                        source = at.load(w.place(sources, number(tap), I64), typ=I64)
+                        source = at.inttoptr(source, POINTER)
+                        for other, column in enumerate(columns):
+                            factor = factors[tap * together + other]
+                            values[other] = w.multiply_add(w.load(source, column), factor, values[other])
+                    w.end([place], columns, values)
+            start = w.after
     w.finish()
     return module

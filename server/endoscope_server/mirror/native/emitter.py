@@ -261,7 +261,7 @@ class Emitter:
         return images * -(-len(places) // block)
 
     def _blocks(self, images: int, pixels: int) -> dict[str, Field]:
-        block = max(1, min(64, images * pixels // _UNITS))
+        block = max(1, min(depthwise.BLOCK, images * pixels // _UNITS))
         blocks = -(-pixels // block)
         return {"units": images * blocks, "blocks": blocks, "block": block, "pixels": pixels}
 
