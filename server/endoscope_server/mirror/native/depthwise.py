@@ -36,8 +36,8 @@ def pack(machine: Machine, weight: Tensor) -> Tensor:
 def build(machine: Machine, taps: int) -> ir.Module:
     """The kernel for so many taps.
 
-    For each block of pixels it first notes where its taps are. Then a vector of channels goes over all pixels,
-    with its weights in registers.
+    For each block of pixels it first notes where its taps are. Then vectors of channels go over all pixels,
+    with their weights in registers.
     """
     module = ir.Module()
     w = Writer(machine, module, "depthwise", KERNEL, FIELDS)

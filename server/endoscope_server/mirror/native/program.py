@@ -33,7 +33,6 @@ class Operation:
         arguments: What the kernel is made for.
         names: Its fields.
         fields: Their values: integers, numbers of 32 bits, maps, or constants in memory; None for address 0.
-        writes: The map that it writes.
         wait: Whether what follows needs its results.
     """
 
@@ -84,6 +83,12 @@ class Program:
         assert library is not None
         self._parallel = library.GOMP_parallel
         self._symbols = tuple(_address(library, name) for name in ("omp_get_thread_num", "GOMP_barrier"))
+
+    @property
+    def size(self) -> int:
+        """Bytes of its tables."""
+        tables = {id(value): value.nbytes for value in self._held if isinstance(value, np.ndarray)}
+        return sum(tables.values()) + self._values.nbytes * 2
 
     def allocate(self) -> list[Tensor]:
         """Memory to run in."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,8 +18,10 @@ from endoscope_server.mirror.native.forward import Forward
 from endoscope_server.mirror.native.machine import machine
 from endoscope_server.mirror.native.support import Layer, Misfit, Shape, layer
 
-# Forms of the inputs for which programs are kept.
-_CASES = 16
+# Programs of the process are kept while their tables take no more bytes together.
+_KEPT = 128 << 20
+_kept: deque[weakref.ref[_Case]] = deque()
+_kept_lock = threading.Lock()
 
 Place = tuple[Kernel, tuple[int, ...], int]
 """A kernel, the slots of its inputs and of its result."""
@@ -67,13 +71,23 @@ class Stretch:
         key = needs, tuple([value.shape for value in values])
         with self._lock:
             if key not in self._cases:
-                if len(self._cases) >= _CASES:
-                    self._cases.clear()
-                try:
-                    self._cases[key] = _Case(self._layers(key[1], needs), key[1], self._results, needs)
-                except Misfit:
-                    self._cases[key] = None
+                self._cases[key] = self._make_case(key[1], needs)
             return self._cases[key]
+
+    def _make_case(self, shapes: Sequence[Sequence[int]], needs: tuple[bool, ...]) -> _Case | None:
+        try:
+            layers = self._layers(shapes, needs)
+            case = _Case(weakref.ref(self), layers, shapes, self._results, needs)
+        except Misfit:
+            return None
+        _keep(case)
+        return case
+
+    def forget(self, case: _Case) -> None:
+        """Lets programs go; they are made again when they are needed."""
+        # Who makes a program now must not wait for who makes room for another.
+        for key in [key for key, value in list(self._cases.items()) if value is case]:
+            self._cases.pop(key, None)
 
     def _layers(self, shapes: Sequence[Sequence[int]], needs: Sequence[bool]) -> list[Layer]:
         known: dict[int, Shape] = {slot: tuple(shape) for slot, shape in enumerate(shapes)}  # type: ignore[misc]
@@ -93,14 +107,25 @@ class _Case:
     """Programs for inputs of one form."""
 
     def __init__(
-        self, layers: Sequence[Layer], shapes: Any, results: Sequence[int], needs: tuple[bool, ...]
+        self,
+        stretch: weakref.ref[Stretch],
+        layers: Sequence[Layer],
+        shapes: Any,
+        results: Sequence[int],
+        needs: tuple[bool, ...],
     ) -> None:
         processor = machine()
         assert processor is not None
+        self.stretch = stretch
         self._machine, self._needs = processor, needs
         self._lock = threading.Lock()
         self._backwards: dict[tuple[bool, ...], Backward] = {}
         self.forward = Forward(processor, layers, shapes, results, True in needs)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the programs' tables."""
+        return self.forward.program.size + sum(made.program.size for made in list(self._backwards.values()))
 
     def backward(self, present: tuple[bool, ...]) -> Backward:
         """The program for gradients of some of the results."""
@@ -108,6 +133,21 @@ class _Case:
             if present not in self._backwards:
                 self._backwards[present] = Backward(self._machine, self.forward, present, self._needs)
             return self._backwards[present]
+
+
+def _keep(case: _Case) -> None:
+    """Keeps programs, and lets the oldest go for which there is no room."""
+    with _kept_lock:
+        _kept.append(weakref.ref(case))
+        alive = [one for ref in _kept if (one := ref()) is not None]
+        room = _KEPT - sum(one.size for one in alive)
+        while room < 0 and len(alive) > 1:
+            oldest = alive.pop(0)
+            room += oldest.size
+            if (stretch := oldest.stretch()) is not None:
+                stretch.forget(oldest)
+        _kept.clear()
+        _kept.extend(weakref.ref(one) for one in alive)
 
 
 class _Run(torch.autograd.Function):

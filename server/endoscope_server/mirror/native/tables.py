@@ -53,13 +53,13 @@ class Phase:
     places: Table
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def all_places(pixels: int) -> Table:
     """Pixels in their order."""
     return np.arange(pixels, dtype=np.int32)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=64)
 def forward(geometry: Geometry) -> Table:
     """The result's pixels x the kernel's taps: pixels of the map."""
     rows, columns = (
@@ -71,7 +71,7 @@ def forward(geometry: Geometry) -> Table:
     return _combined(rows, columns, geometry.size)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=64)
 def backward(geometry: Geometry) -> tuple[Phase, ...]:
     """The map's pixels, by the phase of the stride that they are in: pixels of the result for each tap."""
     phases = []
@@ -113,7 +113,7 @@ def repeated(table: Table, images: int, pixels: int) -> Table:
     return np.where(flat < 0, flat, flat + shifts).reshape(images * len(table), *table.shape[1:])
 
 
-@functools.lru_cache(maxsize=128)
+@functools.lru_cache(maxsize=64)
 def gathered(geometry: Geometry) -> Table:
     """The map's pixels x all of the kernel's taps: pixels of the result."""
     pixels, taps = geometry.size[0] * geometry.size[1], geometry.kernel[0] * geometry.kernel[1]
