@@ -131,3 +131,19 @@ def test_products_with_a_constant_matrix(rows: int, outputs: int, turned: bool, 
             [result] = kernel.backward((gradient, False), saved, [True], own)
             assert result is not None
             assert_close(result[0], total)
+
+
+@pytest.mark.parametrize("inputs", [2, 7, 8, 100, 1000])
+@pytest.mark.parametrize("zeros", [0.0, 0.6, 1.0])
+def test_one_row_times_a_matrix_reads_what_is_not_zero(inputs: int, zeros: float) -> None:
+    generator = torch.Generator().manual_seed(inputs)
+    x = torch.randn(1, inputs, generator=generator)
+    x[torch.rand(1, inputs, generator=generator) < zeros] = 0
+    matrix = torch.randn(inputs, 33, generator=generator)
+    # Rows that aren't read can't spoil the result.
+    matrix[x[0] == 0] = torch.inf
+    kernel = Linear(matrix.t(), None)
+    exact = x.double() @ torch.where(matrix.isinf(), 0, matrix).double()
+    assert torch.allclose(kernel(x).double(), exact, atol=1e-4)
+    x[0, 0] = torch.nan
+    assert kernel(x).isnan().all()

@@ -126,11 +126,24 @@ def _few_rows(x: Tensor, matrix: Tensor) -> Tensor:
     """The product with a matrix of inputs x outputs, in memory of its own."""
     inputs, outputs = matrix.shape
     rows = x.numel() // inputs
+    if rows == 1:
+        return _one_row(x.reshape(inputs), matrix).view(*x.shape[:-1], outputs)
     if rows > _VERY_FEW_ROWS or inputs % _PARTS:
         return torch.matmul(x, matrix)
     parts = x.reshape(rows, _PARTS, inputs // _PARTS).transpose(0, 1)
     sums = torch.bmm(parts, matrix.view(_PARTS, inputs // _PARTS, outputs))
     return sums.sum(0).view(*x.shape[:-1], outputs)
+
+
+def _one_row(x: Tensor, matrix: Tensor) -> Tensor:
+    """The sum of the matrix's rows, weighted, which reads only those whose weight isn't zero.
+
+    Behind a ReLU most are, and so are most gradients before one.
+    """
+    read = x.nonzero().squeeze(1)
+    firsts = torch.arange(_PARTS) * -(-len(x) // _PARTS)
+    starts = torch.searchsorted(read, firsts)
+    return functional.embedding_bag(read, matrix, starts, mode="sum", per_sample_weights=x[read]).sum(0)
 
 
 class MatrixProduct(Kernel):
