@@ -397,3 +397,17 @@ def test_a_whole_network_is_one_program_and_one_region(lite0_path: Path) -> None
     exact = gradient(plain(from_onnx(lite0_path).double()))
     # A number that rounding takes over an activation function's bound changes a gradient by thousandths.
     assert (gradient(mirror).double() - exact).norm() < 0.02 * exact.norm()
+
+
+def test_a_failure_where_a_program_would_be_names_its_node() -> None:
+    nodes = "".join(f"c{i} = Conv<pads=[1,1,1,1]>({'x' if not i else f'c{i - 1}'}, w) " for i in range(4))
+    end = "p = MaxPool<kernel_shape=[3,3]>(c3) y = Conv<pads=[1,1,1,1]>(p, w)"
+    case = Case(nodes + end, {"w": (4, 4, 3, 3)}, [], x=("H", "W"))
+    model = case.model()
+    model.graph.input[0].type.tensor_type.shape.dim.insert(1, onnx.TensorShapeProto.Dimension(dim_value=4))
+    mirror = from_onnx(model)
+    (step,) = mirror.plan({"x": torch.zeros(1, 4, 9, 9)}, ["y"]).steps
+    assert isinstance(step.function, Stretch)
+    with pytest.raises(InvalidInput) as caught:
+        mirror({"x": torch.zeros(1, 4, 2, 2)})
+    assert caught.value.metadata["operator"] == "MaxPool"

@@ -17,6 +17,7 @@ from endoscope_server.mirror.native import dense, stretch
 from endoscope_server.mirror.native.arena import Buffer, place
 from endoscope_server.mirror.native.machine import Machine
 from endoscope_server.mirror.native.stretch import Stretch
+from endoscope_server.mirror.native.support import is_supported
 from tests.mirror.native.networks import Network
 
 MACHINES = [Machine(16, 32), Machine(8, 16), Machine(4, 32)]
@@ -85,3 +86,15 @@ def test_where_no_kernels_can_be_made_there_are_only_regions(
     compiled = from_onnx(lite0_path)
     found, expected = (one({given_name: image}, [wanted])[wanted] for one in (compiled, mirror))
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_what_a_model_claims_leads_to_no_endless_tables_or_kernels() -> None:
+    random = np.random.default_rng(0)
+    network = Network([(1, 1, 160, 160)])
+    network.results = [network.convolution(random, 0, 1, (99, 99), pads=((49, 49), (49, 49)))]
+    calls = []
+    network.stretch(lambda *values: calls.append(values) or values)(torch.zeros(1, 1, 160, 160))
+    assert len(calls) == 1
+    wide = Network([(1, 16, 20, 20)])
+    wide.convolution(random, 0, 16, (9, 9), pads=((4, 4), (4, 4)), depthwise=True)
+    assert not is_supported(wide.places[0][0])

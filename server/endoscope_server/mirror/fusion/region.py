@@ -233,7 +233,7 @@ class _Run(torch.autograd.Function):
 
 
 def group(steps: Sequence[Step], wanted: Set[str]) -> list[Step]:
-    """The steps with stretches of kernels in regions.
+    """The steps with stretches of kernels in programs, where they can be, or in regions.
 
     A region ends with a value that is wanted, so that what follows can be differentiated with respect to it.
     """

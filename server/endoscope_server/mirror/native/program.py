@@ -56,6 +56,10 @@ class Program:
         given: Buffers that are written before it runs.
         taken: Buffers that are read after it.
         before: The forward pass's program, if it is a backward pass.
+
+    Attributes:
+        blocks: Of how many blocks its memory is.
+        passing: How many of them, the first ones, a backward pass doesn't read.
     """
 
     def __init__(
@@ -66,7 +70,8 @@ class Program:
         taken: Sequence[Buffer],
         before: Program | None = None,
     ) -> None:
-        self._sizes, self._passing = _plan(operations, before is not None, given, taken)
+        self._sizes, self.passing = _plan(operations, before is not None, given, taken)
+        self.blocks = len(self._sizes)
         self._before = before
         width = max(len(operation.names) for operation in operations)
         self._values = np.zeros((len(operations), width), np.int64)
@@ -96,7 +101,7 @@ class Program:
 
     def kept(self, memory: Sequence[Tensor]) -> Sequence[Tensor]:
         """What of the memory a backward pass reads."""
-        return memory[self._passing :]
+        return memory[self.passing :]
 
     def run(self, memory: Sequence[Tensor], kept: Sequence[Tensor] = ()) -> None:
         """Runs the operations, with as many threads as torch takes.
@@ -125,8 +130,7 @@ class Program:
             block, place = value.buffer.block, value.buffer.offset * 4 + value.first * value.width
             if self._before is not None:
                 before = self._before
-                kept = len(before._sizes) - before._passing  # noqa: SLF001  one of its own kind
-                block += kept if value.buffer.backward else -before._passing  # noqa: SLF001
+                block += before.blocks - before.passing if value.buffer.backward else -before.passing
             return _MEMORY + block, place
         self._held.append(value)
         return _CONSTANT, value.data_ptr() if isinstance(value, Tensor) else value.ctypes.data

@@ -19,8 +19,10 @@ from endoscope_server.mirror.native.tables import Geometry
 
 Shape = tuple[int, int, int, int]
 
-# Kernels of pooling are written out tap by tap.
+# Kernels of pooling and of depthwise convolutions are written out tap by tap.
 _MOST_TAPS = 49
+# So many entries a table may have.
+_LARGEST_TABLE = 1 << 24
 # So many numbers a core has near itself.
 _NEAR = 1 << 18
 FEW_CHANNELS = 4
@@ -36,7 +38,8 @@ def is_supported(kernel: Any) -> bool:
     if isinstance(kernel, Convolution):
         weights = kernel.weights
         fits = weights.dtype == torch.float32 and len(weights.shape) == 4 and len(kernel.window.kernel) == 2
-        return fits and (kernel.groups == 1 or is_depthwise(kernel)) and has_bounds(kernel)
+        few_taps = is_depthwise(kernel) and math.prod(kernel.window.kernel) <= _MOST_TAPS
+        return fits and (kernel.groups == 1 or few_taps) and has_bounds(kernel)
     if isinstance(kernel, Sum):
         return has_bounds(kernel)
     if isinstance(kernel, MaxPool):
@@ -100,7 +103,11 @@ def layer(
         geometry = _geometry(first, sizes, window.kernel, window.strides, window.dilations, starts)
         shape = (first[0], kernel.weights.shape[0], sizes[0], sizes[1])
     elif isinstance(kernel, MaxPool):
-        images, channels, height, width = kernel.result(first)
+        try:
+            images, channels, height, width = kernel.result(first)
+        except RuntimeError as error:
+            # Computed otherwise, it is told which node fails.
+            raise Misfit from error
         shape = images, channels, height, width
         geometry = _geometry(
             first, shape[2:], kernel.kernel, kernel.strides, kernel.dilations, kernel.padding
@@ -113,7 +120,15 @@ def layer(
         shape = first
     if min(shape) < 1 or any(one != shape for one in added):
         raise Misfit
+    if geometry is not None and _entries(geometry) > _LARGEST_TABLE:
+        raise Misfit
     return Layer(kernel, inputs, output, shape, geometry, needs)
+
+
+def _entries(geometry: Geometry) -> int:
+    """Entries of the larger one of a window's tables."""
+    places = max(math.prod(geometry.size), math.prod(geometry.result))
+    return places * math.prod(geometry.kernel)
 
 
 def early(layers: Sequence[Layer]) -> int:
