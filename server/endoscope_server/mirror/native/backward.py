@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from endoscope_server.mirror.native import tables
 from endoscope_server.mirror.native.arena import View
 from endoscope_server.mirror.native.emitter import Emitter
 from endoscope_server.mirror.native.flow import Flow
@@ -62,8 +63,7 @@ class Backward:
         place = self._forward.inputs[slot]
         if isinstance(place, View):
             return found.clone()
-        geometry = place.geometry
-        (height, width), (first, second) = geometry.size, geometry.strides
+        (height, width), (first, second) = place.geometry.size, tables.phased(place.geometry).sides
         images, _, rows, columns = found.shape
         channels = place.view.shape[1]
         phases = found.permute(0, 2, 3, 1).view(images, rows, columns, first, second, channels)

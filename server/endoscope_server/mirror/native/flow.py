@@ -191,7 +191,7 @@ class Flow:
         emitter, geometry = self._emitter, geometry_of(layer)
         phases = tables.phased(geometry)
         packed = phased_weights(emitter.machine, kernel.weights, geometry)
-        channels = geometry.strides[0] * geometry.strides[1] * kernel.weights.shape[1]
+        channels = phases.sides[0] * phases.sides[1] * kernel.weights.shape[1]
         out = self._result(layer.inputs[0], (layer.shape[0], channels, *phases.counts))
         places = tables.all_places(phases.counts[0] * phases.counts[1])
         emitter.dense(gradient, packed, None, phases.table, places, kernel.weights.shape[0], End(out))

@@ -125,18 +125,20 @@ def gathered(geometry: Geometry) -> Table:
 
 @dataclass(frozen=True, eq=False)
 class Phases:
-    """All phases of a stride at once.
+    """All phases of a stride at once, and those of some places side by side.
 
-    Row ``stride * i + a`` of the map meets row ``i + m`` of the result through row ``a + start - stride * m``
-    of the kernel.
+    Row ``stride * n * i + a`` of the map meets row ``n * i + m`` of the result through row
+    ``a + start - stride * m`` of the kernel, where ``n`` places are taken together.
 
     Attributes:
-        counts: How many places ``i`` each axis has.
+        sides: How many phases ``a`` each axis has.
+        counts: How many places ``i``.
         table: Places x steps ``m`` of both axes: pixels of the result.
         rows: Phases x steps: rows of the kernel, some outside of it.
         columns: The same for columns.
     """
 
+    sides: Pair
     counts: Pair
     table: Table
     rows: _Whole
@@ -146,14 +148,15 @@ class Phases:
 @functools.lru_cache(maxsize=64)
 def phased(geometry: Geometry) -> Phases:
     """The phases of a window without dilation."""
-    places, kernel = [], []
+    places, kernel, sides = [], [], []
+    together = 2 if geometry.strides == (1, 1) else 1
     for axis in (0, 1):
         stride, start = geometry.strides[axis], geometry.starts[axis]
-        steps = np.arange(
-            -((geometry.kernel[axis] - 1 - start) // stride), (stride - 1 + start) // stride + 1
-        )
-        count = -(-geometry.size[axis] // stride)
-        places.append(np.arange(count)[:, None] + steps)
-        kernel.append(np.arange(stride)[:, None] + start - stride * steps)
-    counts = len(places[0]), len(places[1])
-    return Phases(counts, _combined(places[0], places[1], geometry.result), kernel[0], kernel[1])
+        side = stride * together
+        steps = np.arange(-((geometry.kernel[axis] - 1 - start) // stride), (side - 1 + start) // stride + 1)
+        count = -(-geometry.size[axis] // side)
+        places.append(together * np.arange(count)[:, None] + steps)
+        kernel.append(np.arange(side)[:, None] + start - stride * steps)
+        sides.append(side)
+    counts, table = (len(places[0]), len(places[1])), _combined(places[0], places[1], geometry.result)
+    return Phases((sides[0], sides[1]), counts, table, kernel[0], kernel[1])
