@@ -4,8 +4,9 @@ Run it on a quiet machine, after ``gradient_step.py`` has exported the models::
 
     python benchmarks/step_profile.py [--models resnet50 vit_b_16] [--batches 1 8] [--threads 2]
 
-Torch's profiler says what each operator takes by itself; what is left of an unprofiled step is Python,
-autograd and the way into the operators.
+Torch's profiler says what each operator takes by itself; what is left of an unprofiled step is programs of
+convolutions (``endoscope_server.mirror.native``), which it doesn't see, Python, autograd and the way into the
+operators.
 """
 
 from __future__ import annotations
