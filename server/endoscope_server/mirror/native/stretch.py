@@ -18,6 +18,7 @@ from endoscope_server.mirror.native.forward import Forward
 from endoscope_server.mirror.native.machine import machine
 from endoscope_server.mirror.native.support import Layer, Misfit, Shape, layer
 
+_UNKNOWN: Any = object()
 # Programs of the process are kept while their tables take no more bytes together.
 _KEPT = 128 << 20
 _kept: deque[weakref.ref[_Case]] = deque()
@@ -70,9 +71,11 @@ class Stretch:
                 return None
         key = needs, tuple([value.shape for value in values])
         with self._lock:
-            if key not in self._cases:
-                self._cases[key] = self._make_case(key[1], needs)
-            return self._cases[key]
+            # Another stretch may take it away meanwhile.
+            case = self._cases.get(key, _UNKNOWN)
+            if case is _UNKNOWN:
+                case = self._cases[key] = self._make_case(key[1], needs)
+            return case
 
     def _make_case(self, shapes: Sequence[Sequence[int]], needs: tuple[bool, ...]) -> _Case | None:
         try:
