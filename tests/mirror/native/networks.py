@@ -18,6 +18,7 @@ from endoscope_server.mirror.kernels.elementwise import Sum
 from endoscope_server.mirror.kernels.layout import Concatenation
 from endoscope_server.mirror.kernels.pooling import MaxPool
 from endoscope_server.mirror.kernels.weights import Weights
+from endoscope_server.mirror.native.machine import Machine
 from endoscope_server.mirror.native.stretch import Place, Stretch
 from endoscope_server.mirror.spatial import Window
 
@@ -122,6 +123,9 @@ class Network:
 def _integers(random: np.random.Generator, shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(random.integers(-2, 3, tuple(shape)).astype(np.float32))
 
+
+MACHINES = [Machine(16, 32), Machine(8, 16), Machine(4, 32)]
+"""Processors that kernels are written for."""
 
 ACTIVATIONS = (relu, clip(0.0, 6.0), clip(-3.0, 40.0), None)
 

@@ -18,9 +18,7 @@ from endoscope_server.mirror.native.arena import Buffer, place
 from endoscope_server.mirror.native.machine import Machine
 from endoscope_server.mirror.native.stretch import Stretch
 from endoscope_server.mirror.native.support import is_supported
-from tests.mirror.native.networks import Network
-
-MACHINES = [Machine(16, 32), Machine(8, 16), Machine(4, 32)]
+from tests.mirror.native.networks import MACHINES, Network
 
 
 @given(st.sampled_from(MACHINES), st.integers(1, 200))

@@ -16,11 +16,9 @@ from torch import Tensor
 from endoscope_server.mirror.kernels.activation import clip, relu
 from endoscope_server.mirror.native import stretch as stretch_module
 from endoscope_server.mirror.native.machine import Machine, machine
-from tests.mirror.native.networks import Network, random_network
+from tests.mirror.native.networks import MACHINES, Network, random_network
 
 pytestmark = pytest.mark.skipif(machine() is None, reason="no kernels for this machine")
-
-MACHINES = [Machine(16, 32), Machine(8, 16), Machine(4, 32)]
 
 
 @pytest.fixture

@@ -284,10 +284,9 @@ def _region(
 
 def _divided(stretch: Sequence[Step]) -> list[tuple[list[Step], bool]]:
     """Parts of a stretch, and whether each is worth a program of its own."""
-    if machine() is None:
-        return [(list(stretch), False)] if stretch else []
+    possible = machine() is not None
     parts: list[tuple[list[Step], bool]] = []
-    for fits, run in itertools.groupby(stretch, lambda step: is_supported(step.function)):
+    for fits, run in itertools.groupby(stretch, lambda step: possible and is_supported(step.function)):
         steps = list(run)
         worth = fits and sum(isinstance(step.function, Convolution) for step in steps) >= _LEAST
         if not worth and parts and not parts[-1][1]:

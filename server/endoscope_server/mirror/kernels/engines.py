@@ -377,8 +377,5 @@ class Phased(Packed):
             phases + pad - stride * torch.arange(first, first + steps)
             for pad, first, steps in zip(padding, firsts, kernel, strict=True)
         )
-        rows = rows[:, :, None, None]
-        height, width = self.window.kernel
-        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        weight = self.weights.fold()[:, :, rows.clamp(0, height - 1), columns.clamp(0, width - 1)] * inside
+        weight = self.weights.spread(rows, columns)
         return weight.permute(2, 4, 1, 0, 3, 5).flatten(0, 2).contiguous()

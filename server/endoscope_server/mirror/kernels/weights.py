@@ -62,6 +62,21 @@ class Weights:
             return self._weight
         return self._weight * self._scale.to(self.dtype).view(-1, *[1] * (self._weight.dim() - 1))
 
+    def spread(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """The scaled weight at some places of its kernel, and zeros outside of it.
+
+        Args:
+            rows: Of the kernel, phases x steps.
+            columns: The same of columns.
+
+        Returns:
+            Output and input channels, then phases and steps of rows, then those of columns.
+        """
+        height, width = self.shape[2:]
+        rows = rows[:, :, None, None]
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        return self.fold()[:, :, rows.clamp(0, height - 1), columns.clamp(0, width - 1)] * inside
+
     @functools.cached_property
     def folded(self) -> Tensor:
         """The same, kept from the first use on."""

@@ -90,26 +90,25 @@ def place(buffers: Sequence[tuple[Buffer, int, int]]) -> tuple[list[int], int]:
     passing = 0
     for buffer, first, last in sorted(buffers, key=lambda item: (item[0].kept, -item[0].size, item[1])):
         size = -(-buffer.size // ALIGNMENT) * ALIGNMENT
-        found = next((block for block in blocks if block.fits(buffer.kept, size, first, last)), None)
-        if found is None:
-            found = _Block(len(blocks), buffer.kept)
-            blocks.append(found)
+        for block in blocks:
+            offset = block.room(size, first, last)
+            if block.kept == buffer.kept and offset + size <= max(_LARGEST, block.size):
+                break
+        else:
+            offset, block = 0, _Block(buffer.kept)
+            blocks.append(block)
             passing += not buffer.kept
-        buffer.block, buffer.offset = found.number, found.room(size, first, last)
-        found.take(buffer.offset, size, first, last)
+        buffer.block, buffer.offset = blocks.index(block), offset
+        block.take(offset, size, first, last)
     return [block.size for block in blocks], passing
 
 
 class _Block:
     """One piece of memory and what lies in it when."""
 
-    def __init__(self, number: int, kept: bool) -> None:
-        self.number, self._kept, self.size = number, kept, 0
+    def __init__(self, kept: bool) -> None:
+        self.kept, self.size = kept, 0
         self._taken: list[tuple[int, int, int, int]] = []
-
-    def fits(self, kept: bool, size: int, first: int, last: int) -> bool:
-        """Whether a buffer can be placed here."""
-        return self._kept == kept and self.room(size, first, last) + size <= max(_LARGEST, self.size)
 
     def room(self, size: int, first: int, last: int) -> int:
         """The lowest offset that is free from one time to another."""

@@ -95,15 +95,13 @@ def build(machine: Machine, vectors: int) -> ir.Module:
     tiles = [(height, _tile(machine, module, height, vectors)) for height in heights(machine, vectors)]
     w = Writer(machine, module, "dense", KERNEL, FIELDS)
     at, number = w.at, w.number
-    chunks, blocks, block = w.field("chunks"), w.field("blocks"), w.field("block")
+    chunks = w.field("chunks")
     with w.units() as unit:
         rest, part = at.sdiv(unit, chunks), at.srem(unit, chunks)
-        image, first = at.sdiv(rest, blocks), at.mul(at.srem(rest, blocks), block)
-        last = w.minimum(at.add(first, block), w.field("pixels"))
+        image, x, first, last = w.block(rest)
         panel = at.mul(part, w.field("chunk"))
         until = w.minimum(at.add(panel, w.field("chunk")), w.field("panels"))
         size = at.mul(at.mul(w.field("taps"), w.field("channels")), number(vectors * w.lanes))
-        x = w.place(w.pointer("input"), at.mul(image, w.field("input_image")))
         shift = at.mul(image, w.field("out_image"))
         with w.loop(panel, until) as current:
             weights = w.place(w.pointer("weights"), at.mul(current, size))
@@ -150,11 +148,8 @@ def _tile(machine: Machine, module: ir.Module, height: int, vectors: int) -> ir.
     ahead = w.place(weights, at.mul(at.add(first, count), line))
     ahead = w.place(ahead, at.mul(at.mul(tile, count), number(w.lanes)))
     with w.accumulating(tap, last_tap, sums) as (current, values):
-        rows = []
-        for other in range(height):
-            entry = w.integer(table, at.add(at.mul(taps, number(other)), current))
-            outside = at.icmp_signed("<", entry, number(0))
-            rows.append(at.select(outside, zeros, w.place(x, at.mul(entry, row))))
+        entries = [w.integer(table, w.cell(number(other), taps, current)) for other in range(height)]
+        rows = [w.gathered(x, entry, row, zeros) for entry in entries]
         panel = w.place(weights, at.mul(at.mul(current, channels), line))
         with w.accumulating(channel, last_channel, values) as (step, inner):
             factors_at = w.place(panel, at.mul(step, line))

@@ -43,19 +43,15 @@ def build(machine: Machine, taps: int) -> ir.Module:
     w = Writer(machine, module, "depthwise", KERNEL, FIELDS)
     at, number = w.at, w.number
     noted = at.alloca(I64, size=number(BLOCK * max(taps, 1)))
-    blocks, block, vectors, row = (w.field(name) for name in ("blocks", "block", "vectors", "input_row"))
+    vectors, row = w.field("vectors"), w.field("input_row")
     table, places, zeros = w.pointer("table"), w.pointer("places"), w.pointer("zeros")
     weights, bias = w.pointer("weights"), w.pointer("bias")
     w.read_end()
     with w.units() as unit:
-        image, first = at.sdiv(unit, blocks), at.mul(at.srem(unit, blocks), block)
-        last = w.minimum(at.add(first, block), w.field("pixels"))
-        x = w.place(w.pointer("input"), at.mul(image, w.field("input_image")))
+        image, x, first, last = w.block(unit)
         shift = at.mul(image, w.field("out_image"))
         with w.loop(at.mul(first, number(taps)), at.mul(last, number(taps))) as index:
-            entry = w.integer(table, index)
-            outside = at.icmp_signed("<", entry, number(0))
-            source = at.select(outside, zeros, w.place(x, at.mul(entry, row)))
+            source = w.gathered(x, w.integer(table, index), row, zeros)
             target = w.place(noted, at.sub(index, at.mul(first, number(taps))), I64)
             at.store(at.ptrtoint(source, I64), target)
         start = number(0)

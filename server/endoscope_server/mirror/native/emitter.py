@@ -81,16 +81,19 @@ class Emitter:
     def marks(self, shape: Sequence[int]) -> View:
         """A bit for each element of a new map, to be kept."""
         images, channels, height, width = shape
-        vectors, size = self.padded(channels) // self.machine.lanes, mark_bytes(self.machine)
-        buffer = Buffer(-(-images * height * width * vectors * size // 4), self.backward, kept=True)
-        return View(buffer, (images, vectors, height, width), vectors, width=size)
+        vectors = self.padded(channels) // self.machine.lanes
+        return self._kept((images, vectors, height, width), vectors, mark_bytes(self.machine))
 
     def bytes(self, shape: Sequence[int]) -> View:
         """A new map of small integers, to be kept."""
         images, channels, height, width = shape
-        row = self.padded(channels)
-        buffer = Buffer(-(-images * height * width * row // 4), self.backward, kept=True)
-        return View(buffer, (images, channels, height, width), row, width=1)
+        return self._kept((images, channels, height, width), self.padded(channels), 1)
+
+    def _kept(self, shape: tuple[int, int, int, int], row: int, size: int) -> View:
+        """A new map to be kept, whose elements have so many bytes."""
+        images, _, height, width = shape
+        buffer = Buffer(-(-images * height * width * row * size // 4), self.backward, kept=True)
+        return View(buffer, shape, row, width=size)
 
     def padded(self, channels: int) -> int:
         """Channels up to whole vectors."""
@@ -246,7 +249,8 @@ class Emitter:
         """Tables for all images at once if they are small; how many are left, and how far they are apart."""
         images = x.shape[0]
         if images > 1 and images * table.size <= _TOGETHER * 4 and images * len(places) <= _TOGETHER:
-            table, places = _repeated(table, places, images, x.pixels, out.pixels)
+            table = tables.repeated(table, images, x.pixels)
+            places = tables.repeated(places, images, out.pixels)
             images = 1
         return images, table, places, {"input_image": x.pixels * x.row, "out_image": out.pixels}
 
@@ -270,10 +274,6 @@ class Emitter:
         if bias is None:
             return zeros(size)
         return torch.nn.functional.pad(bias.detach().float(), (0, size - len(bias)))
-
-
-def _repeated(table: Table, places: Table, images: int, pixels: int, results: int) -> tuple[Table, Table]:
-    return tables.repeated(table, images, pixels), tables.repeated(places, images, results)
 
 
 @functools.lru_cache(maxsize=64)
@@ -328,11 +328,5 @@ def phased_weights(machine: Machine, weights: Weights, geometry: Geometry) -> li
 
 def _phased(machine: Machine, weights: Weights, geometry: Geometry) -> list[tuple[int, int, Tensor]]:
     phases = tables.phased(geometry)
-    rows, columns = (torch.from_numpy(kernel) for kernel in (phases.rows, phases.columns))
-    height, width = geometry.kernel
-    rows = rows[:, :, None, None]
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    # Output and input channel, then phase and step of rows, then of columns.
-    weight = weights.fold()[:, :, rows.clamp(0, height - 1), columns.clamp(0, width - 1)] * inside
-    taps = weight.permute(3, 5, 0, 2, 4, 1)
-    return dense.pack(machine, taps.flatten(3).flatten(0, 1))
+    weight = weights.spread(torch.from_numpy(phases.rows), torch.from_numpy(phases.columns))
+    return dense.pack(machine, weight.permute(3, 5, 0, 2, 4, 1).flatten(3).flatten(0, 1))

@@ -74,15 +74,13 @@ class Flow:
         found.append(view)
         if self._left[slot]:
             return
-        masked = self._limits.get(slot) is None
-        while len(found) > 1 or not masked or (slot in self._forward.maps and self._is_input(slot)):
+        done = len(found) == 1 and self._limits.get(slot) is None and not self._is_input(slot)
+        while not done:
             source, other = found.pop(), found.pop() if found else None
-            out = self._map(slot) if found else self._out(slot)
-            self._emitter.sum(source, self._end(slot, out, other, not found))
-            masked |= not found
+            done = not found
+            out = self._out(slot) if done else self._map(slot)
+            self._emitter.sum(source, self._end(slot, out, other, done))
             found.append(out)
-            if len(found) == 1:
-                return
 
     def _compute(self, slot: int, emit: Callable[[End], None]) -> None:
         """Adds a gradient that ``emit`` computes."""

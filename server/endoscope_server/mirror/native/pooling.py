@@ -43,10 +43,7 @@ def build(machine: Machine, taps: int) -> ir.Module:
     chosen, chosen_row = w.pointer("taps_chosen"), w.field("taps_row")
     with _pixels(w, taps) as (_, place, x, entries):
         row, zeros = w.field("input_row"), w.pointer("zeros")
-        sources = [
-            at.select(at.icmp_signed("<", entry, w.number(0)), zeros, w.place(x, at.mul(entry, row)))
-            for entry in entries
-        ]
+        sources = [w.gathered(x, entry, row, zeros) for entry in entries]
         with w.loop(w.number(0), w.field("vectors")) as vector:
             column = at.mul(vector, w.number(w.lanes))
             best = w.load(sources[0], column)
@@ -57,7 +54,7 @@ def build(machine: Machine, taps: int) -> ir.Module:
                 best = at.select(larger, value, best)
                 winner = at.select(larger, _numbers(w, tap), winner)
             with at.if_then(at.icmp_signed("!=", w.field("taps_chosen"), w.number(0))):
-                target = w.place(chosen, at.add(at.mul(place, chosen_row), column), I8)
+                target = w.place(chosen, w.cell(place, chosen_row, column), I8)
                 at.store(at.trunc(winner, ir.VectorType(I8, w.lanes)), target, align=1)
             w.end([place], [column], [best])
     w.finish()
@@ -78,11 +75,8 @@ def build_backward(machine: Machine, taps: int) -> ir.Module:
         # The taps of an image's elements lie as its gradients do, in rows of their own length.
         pixels = at.sdiv(at.mul(image, w.field("input_image")), row)
         chosen = w.place(w.pointer("taps_chosen"), at.mul(pixels, chosen_row), I8)
-        sources, winners = [], []
-        for entry in entries:
-            outside = at.icmp_signed("<", entry, w.number(0))
-            sources.append(at.select(outside, zeros, w.place(x, at.mul(entry, row))))
-            winners.append(at.select(outside, zeros, w.place(chosen, at.mul(entry, chosen_row), I8)))
+        sources = [w.gathered(x, entry, row, zeros) for entry in entries]
+        winners = [w.gathered(chosen, entry, chosen_row, zeros, I8) for entry in entries]
         with w.loop(w.number(0), w.field("vectors")) as vector:
             column = at.mul(vector, w.number(w.lanes))
             nothing = ir.Constant(w.vector, [0.0] * w.lanes)
@@ -105,11 +99,9 @@ def _pixels(w: Writer, taps: int) -> Iterator[tuple[Any, Any, Any, list[Any]]]:
     """Code for each pixel of a unit: its image, its row in the result, the image's memory, and its taps."""
     at = w.at
     w.read_end()
-    blocks, block, table = w.field("blocks"), w.field("block"), w.pointer("table")
+    table = w.pointer("table")
     with w.units() as unit:
-        image, first = at.sdiv(unit, blocks), at.mul(at.srem(unit, blocks), block)
-        last = w.minimum(at.add(first, block), w.field("pixels"))
-        x = w.place(w.pointer("input"), at.mul(image, w.field("input_image")))
+        image, x, first, last = w.block(unit)
         with w.loop(first, last) as pixel:
             line = at.mul(pixel, w.number(taps))
             entries = [w.integer(table, at.add(line, w.number(tap))) for tap in range(taps)]

@@ -24,7 +24,7 @@ def build(machine: Machine) -> ir.Module:
         last = w.minimum(at.add(first, block), pixels)
         with w.loop(first, last) as pixel, w.loop(w.number(0), vectors) as vector:
             column = at.mul(vector, w.number(w.lanes))
-            value = w.load(x, at.add(at.mul(pixel, row), column))
+            value = w.load(x, w.cell(pixel, row, column))
             w.end([pixel], [column], w.plus_other([pixel], [column], [value]))
     w.finish()
     return module

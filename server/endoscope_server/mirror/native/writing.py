@@ -125,6 +125,27 @@ class Writer:
         """Writes a vector."""
         self.at.store(value, self.place(pointer, index), align=4)
 
+    def cell(self, pixel: Any, row: Any, column: Any) -> Any:
+        """Where a column of a pixel is, in rows of so many elements."""
+        return self.at.add(self.at.mul(pixel, row), column)
+
+    def gathered(self, x: Any, entry: Any, row: Any, padding: Any, kind: ir.Type = FLOAT) -> Any:
+        """The address of the pixel that a table's entry tells, or of what stands for padding."""
+        outside = self.at.icmp_signed("<", entry, self.number(0))
+        return self.at.select(outside, padding, self.place(x, self.at.mul(entry, row), kind))
+
+    def block(self, unit: Any) -> tuple[Any, Any, Any, Any]:
+        """What a unit that is an image's block of pixels stands for.
+
+        Returns:
+            The image, its memory in the input, and the block's first pixel and the one after its last.
+        """
+        at, blocks, block = self.at, self.field("blocks"), self.field("block")
+        image, first = at.sdiv(unit, blocks), at.mul(at.srem(unit, blocks), block)
+        last = self.minimum(at.add(first, block), self.field("pixels"))
+        x = self.place(self.pointer("input"), at.mul(image, self.field("input_image")))
+        return image, x, first, last
+
     def integer(self, pointer: Any, index: Any) -> Any:
         """An integer of 32 bits, signed, as one of 64."""
         return self.at.sext(self.at.load(self.place(pointer, index, I32), typ=I32), I64)
@@ -142,49 +163,36 @@ class Writer:
 
         Afterwards ``after`` is the first number that wasn't reached.
         """
-        at = self.at
-        before = at.block
-        head, body, done = (at.append_basic_block(name) for name in ("loop", "body", "done"))
-        at.branch(head)
-        at.position_at_end(head)
-        index = at.phi(I64)
-        index.add_incoming(start, before)
-        limit = at.add(index, self.number(step)) if whole else index
-        more = at.icmp_signed("<=" if whole else "<", limit, end)
-        at.cbranch(more, body, done)
-        at.position_at_end(body)
-        yield index
-        index.add_incoming(at.add(index, self.number(step)), at.block)
-        at.branch(head)
-        at.position_at_end(done)
-        self.after = index
+        with self.accumulating(start, end, (), step, whole) as (index, _):
+            yield index
 
     @contextlib.contextmanager
-    def accumulating(self, start: Any, end: Any, values: Sequence[Any]) -> Iterator[tuple[Any, list[Any]]]:
-        """A loop up to ``end`` that carries values on: the block replaces them in the list it gets.
+    def accumulating(
+        self, start: Any, end: Any, values: Sequence[Any], step: int = 1, whole: bool = False
+    ) -> Iterator[tuple[Any, list[Any]]]:
+        """A loop that carries values on: the block replaces them in the list it gets.
 
-        Afterwards they are in ``carried``.
+        Afterwards they are in ``carried``; all else is as for ``loop``.
         """
         at = self.at
         before = at.block
         head, body, done = (at.append_basic_block(name) for name in ("loop", "body", "done"))
         at.branch(head)
         at.position_at_end(head)
-        index = at.phi(I64)
-        index.add_incoming(start, before)
-        phis = [at.phi(value.type) for value in values]
-        for phi, value in zip(phis, values, strict=True):
+        index, *phis = (at.phi(kind) for kind in (I64, *[value.type for value in values]))
+        for phi, value in zip((index, *phis), (start, *values), strict=True):
             phi.add_incoming(value, before)
-        at.cbranch(at.icmp_signed("<", index, end), body, done)
+        limit = at.add(index, self.number(step)) if whole else index
+        at.cbranch(at.icmp_signed("<=" if whole else "<", limit, end), body, done)
         at.position_at_end(body)
         current = list(phis)
         yield index, current
-        index.add_incoming(at.add(index, self.number(1)), at.block)
-        for phi, value in zip(phis, current, strict=True):
+        following = at.add(index, self.number(step))
+        for phi, value in zip((index, *phis), (following, *current), strict=True):
             phi.add_incoming(value, at.block)
         at.branch(head)
         at.position_at_end(done)
-        self.carried = phis
+        self.after, self.carried = index, phis
 
     @contextlib.contextmanager
     def units(self) -> Iterator[Any]:
@@ -221,7 +229,7 @@ class Writer:
         return self.either(
             self.at.icmp_signed("!=", self.field("other"), self.number(0)),
             lambda: [
-                self.at.fadd(value, self.load(other, self.at.add(self.at.mul(pixel, row), column)))
+                self.at.fadd(value, self.load(other, self.cell(pixel, row, column)))
                 for (pixel, column), value in zip(itertools.product(pixels, columns), values, strict=True)
             ],
             lambda: values,
@@ -257,7 +265,7 @@ class Writer:
         """Where a vector's marks lie."""
         at = self.at
         vector = at.sdiv(column, self.number(self.lanes))
-        index = at.add(at.mul(pixel, self.field(f"{name}_row")), vector)
+        index = self.cell(pixel, self.field(f"{name}_row"), vector)
         return self.place(self.pointer(name), index, self._marks)
 
     def _packed(self, bits: Any) -> Any:
@@ -273,13 +281,13 @@ class Writer:
         """Stores results as they are; arguments as for ``end``."""
         out, row = self.pointer("out"), self.field("out_row")
         for (pixel, column), value in zip(itertools.product(pixels, columns), values, strict=True):
-            self.store(value, out, self.at.add(self.at.mul(pixel, row), column))
+            self.store(value, out, self.cell(pixel, row, column))
 
     def stored(self, pixels: Sequence[Any], columns: Sequence[Any]) -> list[Any]:
         """What ``store_all`` stored."""
         out, row = self.pointer("out"), self.field("out_row")
         return [
-            self.load(out, self.at.add(self.at.mul(pixel, row), column))
+            self.load(out, self.cell(pixel, row, column))
             for pixel, column in itertools.product(pixels, columns)
         ]
 
