@@ -257,7 +257,7 @@ def test_an_audit_comes_chapter_by_chapter_and_ends_in_a_report(visit, shelf: st
     page.get_by_label("Neighbours of errors among").select_option("album")
     visit.press("Audit")
     report = page.locator(".report")
-    report.wait_for()
+    report.locator("section[id]").first.wait_for()
     assert report.locator("section[id]").count() == 8
     assert "of datasets/album" in report.locator("#errors").inner_text()
     assert report.get_by_role("heading", name="Audit of Digits CNN").is_visible()
@@ -294,7 +294,7 @@ def test_an_audit_comes_chapter_by_chapter_and_ends_in_a_report(visit, shelf: st
     # The report is there again when one comes back.
     visit.enter("class", "digits-cnn")
     visit.enter("audit", "digits-cnn")
-    report.wait_for()
+    report.locator("section[id]").first.wait_for()
     assert report.locator("section[id]").count() == 8
 
 

@@ -2,7 +2,7 @@
 // policy forbids in markup, in a frame too, but not where a script sets them: so its sheet becomes a constructed
 // one, its styles in attributes are set one by one, and its body is a shadow tree.
 
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import { useLayoutEffect, useMemo, useRef } from "preact/hooks";
 
 import { isDark, theme } from "../theme";
 
@@ -59,13 +59,14 @@ export function ReportView({ html }: { html: string }) {
   const { styles, page } = useMemo(() => split(html), [html]);
   const now = theme.use();
 
-  useEffect(() => {
+  // Before the browser paints: the page never shows a report that is empty or undressed.
+  useLayoutEffect(() => {
     const root = host.current!.shadowRoot ?? host.current!.attachShadow({ mode: "open" });
     root.addEventListener("click", follow as EventListener);
     root.replaceChildren(bodyOf(page));
   }, [page]);
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const root = host.current!.shadowRoot!;
     const scheme = matchMedia(DARK);
     const dress = () => {
