@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
 from llvmlite import ir
 from torch import Tensor
 from torch.nn import functional
@@ -11,18 +16,33 @@ from endoscope_server.mirror.native.writing import END, HEAD, I64, KERNEL, POINT
 
 FIELDS = (
     *HEAD,
-    *("blocks", "block", "vectors"),
-    *("pixels", "input", "input_row", "input_image", "table", "zeros", "weights", "bias"),
-    *("places", "out_image"),
+    *("rows", "columns", "segments", "segment", "span", "vectors"),
+    *("input", "input_row", "input_image", "table", "zeros", "weights", "bias"),
+    *("places", "apart", "out_image"),
     *END,
 )
-"""Units are an image's block of pixels."""
+"""Units are an image's row, or a segment of one."""
 
-BLOCK = 64
-"""Pixels of a block at most."""
+SEGMENT = 64
+"""Places of a segment at most."""
 
-# So many vectors of channels go over the pixels at once, if their weights fit in the registers.
+LARGEST = 4096
+"""Pixels at most that the taps of a segment meet."""
+
+# So many vectors of channels go over the pixels at once, if there are registers for them.
 _TOGETHER = 2
+# So many places of a row are computed at once, from many to one.
+_HEIGHTS = (8, 7, 6, 5, 4, 2, 1)
+
+
+def met(rows: int, step: int, offsets: Sequence[int]) -> int:
+    """How many pixels the taps of a segment meet at most."""
+    return rows * _reach(SEGMENT, step, offsets)
+
+
+def height(columns: int) -> int:
+    """How many places of a row of so many are best computed at once."""
+    return min(_HEIGHTS[:4], key=lambda most: (columns // most + (columns % most).bit_count(), -most))
 
 
 def pack(machine: Machine, weight: Tensor) -> Tensor:
@@ -33,50 +53,89 @@ def pack(machine: Machine, weight: Tensor) -> Tensor:
     return padded.reshape(taps, padded.shape[1] // lanes, lanes).transpose(0, 1).contiguous()
 
 
-def build(machine: Machine, taps: int) -> ir.Module:
-    """The kernel for so many taps.
+def build(machine: Machine, most: int, rows: int, step: int, *offsets: int) -> ir.Module:
+    """The kernel that computes ``most`` places of a row at once, see :class:`tables.Sweep`.
 
-    For each block of pixels it first notes where its taps are. Then vectors of channels go over all pixels,
-    with their weights in registers.
+    Neighbours of a row share what their taps meet. For each unit it first notes where that is. Then vectors of
+    channels go over its places one by one.
     """
     module = ir.Module()
     w = Writer(machine, module, "depthwise", KERNEL, FIELDS)
     at, number = w.at, w.number
-    noted = at.alloca(I64, size=number(BLOCK * max(taps, 1)))
-    vectors, row = w.field("vectors"), w.field("input_row")
+    room = _reach(SEGMENT, step, offsets)
+    noted = at.alloca(I64, size=number(max(rows * room, 1)))
+    row_count, segments, columns, length = (
+        w.field(name) for name in ("rows", "segments", "columns", "segment")
+    )
+    input_row, span, lanes = w.field("input_row"), w.field("span"), number(w.lanes)
     table, places, zeros = w.pointer("table"), w.pointer("places"), w.pointer("zeros")
     weights, bias = w.pointer("weights"), w.pointer("bias")
     w.read_end()
     with w.units() as unit:
-        image, x, first, last = w.block(unit)
-        shift = at.mul(image, w.field("out_image"))
-        with w.loop(at.mul(first, number(taps)), at.mul(last, number(taps))) as index:
-            source = w.gathered(x, w.integer(table, index), row, zeros)
-            target = w.place(noted, at.sub(index, at.mul(first, number(taps))), I64)
-            at.store(at.ptrtoint(source, I64), target)
+        line, segment = at.sdiv(unit, segments), at.srem(unit, segments)
+        image, row = at.sdiv(line, row_count), at.srem(line, row_count)
+        x = w.place(w.pointer("input"), at.mul(image, w.field("input_image")))
+        first = at.mul(segment, length)
+        count = at.sub(w.minimum(at.add(first, length), columns), first)
+        place = at.add(w.integer(places, row), at.mul(first, w.field("apart")))
+        place = at.add(place, at.mul(image, w.field("out_image")))
+        width = at.add(at.mul(at.sub(count, number(1)), number(step)), number(_reach(1, step, offsets)))
+        for tap in range(rows):
+            line_of_table = at.add(at.mul(row, number(rows)), number(tap))
+            start = at.add(at.mul(line_of_table, span), at.mul(first, number(step)))
+            with w.loop(number(0), width) as index:
+                source = w.gathered(x, w.integer(table, at.add(start, index)), input_row, zeros)
+                target = w.place(noted, at.add(index, number(tap * room)), I64)
+                at.store(at.ptrtoint(source, I64), target)
         start = number(0)
-        for together in (_TOGETHER, 1) if taps * _TOGETHER < machine.registers * 2 // 3 else (1,):
-            with w.loop(start, vectors, together, whole=True) as vector:
-                columns = [
-                    at.mul(at.add(vector, number(other)), number(w.lanes)) for other in range(together)
-                ]
-                factors = [
-                    w.load(weights, at.add(at.mul(column, number(taps)), number(tap * w.lanes)))
-                    for tap in range(taps)
-                    for column in columns
-                ]
-                biases = [w.load(bias, column) for column in columns]
-                with w.loop(first, last) as pixel:
-                    sources = w.place(noted, at.mul(at.sub(pixel, first), number(taps)), I64)
-                    place = at.add(w.integer(places, pixel), shift)
-                    values = w.plus_other([place], columns, biases)
-                    for tap in range(taps):
-                        source = at.load(w.place(sources, number(tap), I64), typ=I64)
-                        source = at.inttoptr(source, POINTER)
-                        for other, column in enumerate(columns):
-                            factor = factors[tap * together + other]
-                            values[other] = w.multiply_add(w.load(source, column), factor, values[other])
-                    w.end([place], columns, values)
+        for together in (_TOGETHER, 1) if machine.registers == 32 else (1,):
+            with w.loop(start, w.field("vectors"), together, whole=True) as vector:
+                columns = [at.mul(at.add(vector, number(other)), lanes) for other in range(together)]
+                own = [w.place(weights, at.mul(one, number(rows * len(offsets)))) for one in columns]
+                begun = number(0)
+                for tile in [one for one in _HEIGHTS if one == most or one < min(most, 5)]:
+                    with w.loop(begun, count, tile, whole=True) as index:
+                        pixels = [
+                            at.add(place, at.mul(at.add(index, number(other)), w.field("apart")))
+                            for other in range(tile)
+                        ]
+                        values = w.plus_other(pixels, columns, [w.load(bias, one) for one in columns] * tile)
+                        near = w.place(noted, at.mul(index, number(step)), I64)
+                        _add_taps(w, values, (near, room), own, columns, (rows, step, offsets))
+                        w.end(pixels, columns, values)
+                    begun = w.after
             start = w.after
     w.finish()
     return module
+
+
+def _add_taps(
+    w: Writer,
+    values: list[Any],
+    noted: tuple[Any, int],
+    weights: Sequence[Any],
+    columns: Sequence[Any],
+    sweep: tuple[int, int, Sequence[int]],
+) -> None:
+    """Adds what the taps of neighbours meet, each pixel read once for all of them."""
+    (near, room), (rows, step, offsets), count = noted, sweep, len(columns)
+    for row in range(rows):
+        factors = [
+            [w.load(own, w.number((row * len(offsets) + tap) * w.lanes)) for own in weights]
+            for tap in range(len(offsets))
+        ]
+        meeting = defaultdict(list)
+        for place, (tap, offset) in itertools.product(range(len(values) // count), enumerate(offsets)):
+            meeting[place * step + offset].append((place, tap))
+        for reached, pairs in sorted(meeting.items()):
+            source = w.at.load(w.place(near, w.number(row * room + reached), I64), typ=I64)
+            source = w.at.inttoptr(source, POINTER)
+            pixel = [w.load(source, column) for column in columns]
+            for (place, tap), other in itertools.product(pairs, range(count)):
+                index = place * count + other
+                values[index] = w.multiply_add(pixel[other], factors[tap][other], values[index])
+
+
+def _reach(places: int, step: int, offsets: Sequence[int]) -> int:
+    """Columns of a table for so many places of a row."""
+    return (places - 1) * step + max(offsets, default=-1) + 1

@@ -15,13 +15,15 @@ from endoscope_server.mirror.native import dense, depthwise, pooling, sums, tabl
 from endoscope_server.mirror.native.arena import Buffer, View
 from endoscope_server.mirror.native.machine import Machine
 from endoscope_server.mirror.native.program import Field, Operation
-from endoscope_server.mirror.native.tables import Geometry, Table
+from endoscope_server.mirror.native.tables import Geometry, Sweep, Table
 from endoscope_server.mirror.native.writing import mark_bytes
 
 # So many units of work at least, if there is enough: a thread that is disturbed leaves the rest to others.
 _UNITS = 12
 # Tiles that use the same weights one after the other.
 _TILES = 8
+# So many pixels of pooled or summed maps are taken together at most.
+_BLOCK = 64
 # Images of few pixels are taken together, so that blocks of pixels are full.
 _TOGETHER = 4096
 
@@ -161,31 +163,33 @@ class Emitter:
             column += panels * width
 
     def depthwise(
-        self,
-        x: View,
-        packed: Tensor,
-        bias: Tensor | None,
-        table: Table,
-        places: Table,
-        end: End,
-        wait: bool = True,
+        self, x: View, packed: Tensor, bias: Tensor | None, sweep: Sweep, end: End, wait: bool = True
     ) -> None:
-        """Each channel with its own kernel; arguments as for ``dense``."""
-        images, table, places, spans = self._together(x, end.out, table, places)
+        """Each channel with its own kernel; other arguments as for ``dense``."""
+        rows, taps, span = sweep.table.shape
+        segments = -(-sweep.count // depthwise.SEGMENT)
         fields: dict[str, Field] = {
+            "units": x.shape[0] * rows * segments,
+            "rows": rows,
+            "columns": sweep.count,
+            "segments": segments,
+            "segment": -(-sweep.count // segments),
+            "span": span,
+            "vectors": self.padded(x.shape[1]) // self.machine.lanes,
             "input": x,
             "input_row": x.row,
-            "table": table,
+            "input_image": x.pixels * x.row,
+            "table": sweep.table,
             "zeros": zeros(x.row),
             "weights": packed,
             "bias": self._bias(bias, x.shape[1]),
-            "places": places,
-            "vectors": self.padded(x.shape[1]) // self.machine.lanes,
-            **self._blocks(images, len(places)),
-            **spans,
+            "places": sweep.places,
+            "apart": sweep.apart,
+            "out_image": end.out.pixels,
             **end.fields(),
         }
-        self._add(depthwise.build, (table.shape[1],), depthwise.FIELDS, fields, wait)
+        most = depthwise.height(-(-sweep.count // segments))
+        self._add(depthwise.build, (most, taps, sweep.step, *sweep.offsets), depthwise.FIELDS, fields, wait)
 
     def max_pool(self, x: View, chosen: View | None, geometry: Geometry, end: End) -> None:
         """The largest elements of windows, and in ``chosen`` the taps where they are."""
@@ -265,7 +269,7 @@ class Emitter:
         return images * -(-len(places) // block)
 
     def _blocks(self, images: int, pixels: int) -> dict[str, Field]:
-        block = max(1, min(depthwise.BLOCK, images * pixels // _UNITS))
+        block = max(1, min(_BLOCK, images * pixels // _UNITS))
         blocks = -(-pixels // block)
         return {"units": images * blocks, "blocks": blocks, "block": block, "pixels": pixels}
 

@@ -174,15 +174,17 @@ class Flow:
 
     def _emit_convolution(self, layer: Layer, kernel: Convolution, gradient: View, end: End) -> None:
         emitter, weights = self._emitter, kernel.weights
+        if is_depthwise(kernel):
+            sweeps = tables.swept_back(geometry_of(layer))
+            for index, sweep in enumerate(sweeps, 1):
+                factors = depthwise_weights(emitter.machine, weights, sweep.taps)
+                emitter.depthwise(gradient, factors, None, sweep, end, wait=index == len(sweeps))
+            return
         phases = tables.backward(geometry_of(layer))
-        for index, phase in enumerate(phases):
-            last = index == len(phases) - 1
-            if is_depthwise(kernel):
-                factors = depthwise_weights(emitter.machine, weights, phase.taps)
-                emitter.depthwise(gradient, factors, None, phase.table, phase.places, end, last)
-            else:
-                packed = backward_weights(emitter.machine, weights, phase.taps)
-                emitter.dense(gradient, packed, None, phase.table, phase.places, weights.shape[0], end, last)
+        for index, phase in enumerate(phases, 1):
+            packed = backward_weights(emitter.machine, weights, phase.taps)
+            last = index == len(phases)
+            emitter.dense(gradient, packed, None, phase.table, phase.places, weights.shape[0], end, last)
 
     def _emit_phases(self, layer: Layer, kernel: Convolution, gradient: View) -> None:
         """Few channels: those of all phases at once."""

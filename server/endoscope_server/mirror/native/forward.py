@@ -236,13 +236,14 @@ class Forward:
             x = place.view if image is None else place.view.image(image)
             emitter.dense(x, packed, weights.bias, tables.forward(moved), places, width, end)
             return
-        x, table = self._map(slot, image), tables.forward(geometry)
+        x = self._map(slot, image)
         if is_depthwise(kernel):
-            taps = depthwise_weights(emitter.machine, weights, tuple(range(table.shape[1])))
-            emitter.depthwise(x, taps, weights.bias, table, places, end)
+            sweep = tables.swept(geometry)
+            taps = depthwise_weights(emitter.machine, weights, sweep.taps)
+            emitter.depthwise(x, taps, weights.bias, sweep, end)
         else:
             packed = forward_weights(emitter.machine, weights)
-            emitter.dense(x, packed, weights.bias, table, places, weights.shape[1], end)
+            emitter.dense(x, packed, weights.bias, tables.forward(geometry), places, weights.shape[1], end)
 
     def _emit_concatenation(self, layer: Layer, image: int | None) -> None:
         whole, first = self._map(layer.output, image), 0

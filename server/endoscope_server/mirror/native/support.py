@@ -14,6 +14,7 @@ from endoscope_server.mirror.kernels.convolution import Convolution
 from endoscope_server.mirror.kernels.elementwise import Sum
 from endoscope_server.mirror.kernels.layout import Concatenation
 from endoscope_server.mirror.kernels.pooling import MaxPool
+from endoscope_server.mirror.native import depthwise
 from endoscope_server.mirror.native.emitter import Bounds
 from endoscope_server.mirror.native.tables import Geometry
 
@@ -120,9 +121,18 @@ def layer(
         shape = first
     if min(shape) < 1 or any(one != shape for one in added):
         raise Misfit
-    if geometry is not None and _entries(geometry) > _LARGEST_TABLE:
+    if geometry is not None and not _fits(kernel, geometry):
         raise Misfit
     return Layer(kernel, inputs, output, shape, geometry, needs)
+
+
+def _fits(kernel: Kernel, geometry: Geometry) -> bool:
+    """Whether tables for a window are not too large."""
+    if isinstance(kernel, Convolution) and is_depthwise(kernel):
+        offsets = range(0, geometry.kernel[1] * geometry.dilations[1], geometry.dilations[1])
+        if depthwise.met(geometry.kernel[0], geometry.strides[1], offsets) > depthwise.LARGEST:
+            return False
+    return _entries(geometry) <= _LARGEST_TABLE
 
 
 def _entries(geometry: Geometry) -> int:

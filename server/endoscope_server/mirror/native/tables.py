@@ -6,6 +6,7 @@ Maps are numbered row by row; -1 stands for padding.
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,77 @@ class Phase:
     places: Table
 
 
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """Rows of a map over which the same taps go, step by step.
+
+    Attributes:
+        taps: Numbers of the kernel's taps, row by row.
+        step: Columns of the table from one place of a row to the next.
+        offsets: The columns of a row's taps, from a place's first.
+        table: Rows x rows of taps x columns: pixels of the other map.
+        places: The first pixel of each row.
+        apart: Pixels from one place of a row to the next.
+        count: Places of a row.
+    """
+
+    taps: tuple[int, ...]
+    step: int
+    offsets: tuple[int, ...]
+    table: Table
+    places: Table
+    apart: int
+    count: int
+
+
+@functools.lru_cache(maxsize=64)
+def swept(geometry: Geometry) -> Sweep:
+    """The result's rows."""
+    rows = _reached(geometry, 0)
+    offsets = np.arange(geometry.kernel[1]) * geometry.dilations[1]
+    first, last = -geometry.starts[1], int(_reached(geometry, 1).max())
+    places = np.arange(geometry.result[0], dtype=np.int32) * geometry.result[1]
+    return Sweep(
+        tuple(range(geometry.kernel[0] * geometry.kernel[1])),
+        geometry.strides[1],
+        tuple(offsets.tolist()),
+        _columns(rows, np.arange(first, last + 1), geometry.size),
+        places,
+        1,
+        geometry.result[1],
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def swept_back(geometry: Geometry) -> tuple[Sweep, ...]:
+    """The map's rows, by the phase of the stride that their places are in."""
+    return tuple(
+        _sweep_of(geometry, *(_back(geometry, axis, phase) for axis, phase in enumerate(phases)))
+        for phases in itertools.product(*map(range, geometry.strides))
+        if phases[0] < geometry.size[0] and phases[1] < geometry.size[1]
+    )
+
+
+def _sweep_of(geometry: Geometry, vertical: tuple[_Whole, ...], horizontal: tuple[_Whole, ...]) -> Sweep:
+    (places, taps, rows), (others, other_taps, columns) = vertical, horizontal
+    numbers = [int(a) * geometry.kernel[1] + int(b) for a in taps for b in other_taps]
+    first, last = (int(columns.min()), int(columns.max())) if columns.size else (0, -1)
+    return Sweep(
+        tuple(numbers),
+        1,
+        tuple((columns[0] - first).tolist()),
+        _columns(rows, np.arange(first, last + 1), geometry.result),
+        (places * geometry.size[1] + others[0]).astype(np.int32),
+        geometry.strides[1],
+        len(others),
+    )
+
+
+def _columns(rows: _Whole, columns: _Whole, size: Pair) -> Table:
+    """Places x taps of rows, and all columns."""
+    return _pixels(rows[..., None], columns, size)
+
+
 @functools.lru_cache(maxsize=64)
 def all_places(pixels: int) -> Table:
     """Pixels in their order."""
@@ -62,13 +134,13 @@ def all_places(pixels: int) -> Table:
 @functools.lru_cache(maxsize=64)
 def forward(geometry: Geometry) -> Table:
     """The result's pixels x the kernel's taps: pixels of the map."""
-    rows, columns = (
-        np.arange(geometry.result[axis])[:, None] * geometry.strides[axis]
-        + np.arange(geometry.kernel[axis]) * geometry.dilations[axis]
-        - geometry.starts[axis]
-        for axis in (0, 1)
-    )
-    return _combined(rows, columns, geometry.size)
+    return _combined(_reached(geometry, 0), _reached(geometry, 1), geometry.size)
+
+
+def _reached(geometry: Geometry, axis: int) -> _Whole:
+    """Places of the result along an axis x taps: places of the map."""
+    places = np.arange(geometry.result[axis])[:, None] * geometry.strides[axis]
+    return places + np.arange(geometry.kernel[axis]) * geometry.dilations[axis] - geometry.starts[axis]
 
 
 @functools.lru_cache(maxsize=64)
@@ -100,10 +172,14 @@ def _back(geometry: Geometry, axis: int, phase: int) -> tuple[_Whole, _Whole, _W
 
 def _combined(rows: _Whole, columns: _Whole, size: Pair) -> Table:
     """Places x taps of two axes from those of each."""
-    rows, columns = rows[:, None, :, None], columns[None, :, None, :]
+    table = _pixels(rows[:, None, :, None], columns[None, :, None, :], size)
+    return table.reshape(table.shape[0] * table.shape[1], -1)
+
+
+def _pixels(rows: _Whole, columns: _Whole, size: Pair) -> Table:
+    """Pixels of a map, -1 for those outside."""
     inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
-    table = np.where(inside, rows * size[1] + columns, -1)
-    return np.ascontiguousarray(table.reshape(table.shape[0] * table.shape[1], -1), dtype=np.int32)
+    return np.where(inside, rows * size[1] + columns, -1).astype(np.int32)
 
 
 def repeated(table: Table, images: int, pixels: int) -> Table:
