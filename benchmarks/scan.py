@@ -20,8 +20,9 @@ import skimage.data
 from PIL import Image
 
 from endoscope_server.datasets import FeatureStore, LocalEngine, ScanParameters, open_source, scan
-from endoscope_server.graph import Graph, scan_sessions
+from endoscope_server.graph import Graph
 from endoscope_server.images.preprocessing import Preprocessing
+from endoscope_server.mirror import scan_sessions
 
 QUIET = 0.9
 """Rounds count in which this process got so much of the machine; else others decide who is faster."""

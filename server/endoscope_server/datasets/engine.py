@@ -21,10 +21,11 @@ from PIL import Image
 
 from endoscope_server.datasets.sources import Skipped, Source
 from endoscope_server.errors import EndoscopeError
-from endoscope_server.graph import Graph, Sessions, find_stem, run_batch, scan_sessions
+from endoscope_server.graph import Graph, Sessions, find_stem, run_batch
 from endoscope_server.graph.axes import value_axes
 from endoscope_server.images.decoding import decode
 from endoscope_server.images.preprocessing import Preprocessing
+from endoscope_server.mirror import scan_sessions
 
 PIXELS = "#pixels"
 """Stands for the picture itself among values; no ONNX name begins with a number sign in practice."""

@@ -15,8 +15,9 @@ from endoscope_server.datasets.engine import Engine, Extracted, Extraction, imag
 from endoscope_server.datasets.sources import Skipped, Source
 from endoscope_server.datasets.store import FeatureKey, FeatureStore, FeatureTable
 from endoscope_server.errors import EndoscopeError, InvalidInput
-from endoscope_server.graph import Graph, Sessions, scan_sessions
+from endoscope_server.graph import Graph, Sessions
 from endoscope_server.images.preprocessing import Preprocessing
+from endoscope_server.mirror import scan_sessions
 
 CHUNK_IMAGES = 256
 CHUNK_BYTES = 64 * 2**20

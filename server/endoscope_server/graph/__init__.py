@@ -7,12 +7,14 @@ from endoscope_server.graph.layers import Layer
 from endoscope_server.graph.loading import Limits
 from endoscope_server.graph.receptive_field import AxisField, ReceptiveField
 from endoscope_server.graph.rewriter import expose, extract
-from endoscope_server.graph.sessions import Fidelity, Sessions, scan_sessions
+from endoscope_server.graph.sessions import Allowance, Compiled, Fidelity, Sessions
 from endoscope_server.graph.sizes import most_alive, value_bytes
 from endoscope_server.graph.values import Shape, Value, ValueKind
 
 __all__ = [
+    "Allowance",
     "AxisField",
+    "Compiled",
     "Fidelity",
     "Graph",
     "Layer",
@@ -28,6 +30,5 @@ __all__ = [
     "most_alive",
     "run_batch",
     "run_inputs",
-    "scan_sessions",
     "value_bytes",
 ]

@@ -133,6 +133,11 @@ class Mirror(nn.Module):
         """The plan that a call with such inputs runs; for printing and profiling."""
         return self._plan(inputs, tuple(outputs))
 
+    def kernels(self, inputs: Mapping[str, Value], outputs: Sequence[str]) -> tuple[Step, ...]:
+        """The steps of :meth:`plan` one by one, before kernels in a row become one step."""
+        with self._lock:
+            return self._compile(inputs, tuple(outputs), grouped=False).steps
+
     def double(self) -> Self:
         """Weights in float64; a model that casts to float32 within still does so."""
         return super().double()
@@ -181,7 +186,7 @@ class Mirror(nn.Module):
                 dropped.update(node.outputs)
         return {name: value for name, value in self._constants.items() if name not in dropped}
 
-    def _compile(self, inputs: Mapping[str, Value], wanted: tuple[str, ...]) -> Plan:
+    def _compile(self, inputs: Mapping[str, Value], wanted: tuple[str, ...], grouped: bool = True) -> Plan:
         for name in (*inputs, *wanted):
             if name not in self._names:
                 raise self._unknown(name)
@@ -195,7 +200,7 @@ class Mirror(nn.Module):
             with torch.no_grad():
                 known = {**known, **found(inputs)}
             steps = self._steps(inputs, wanted, known)
-        fused = fusion.fuse(steps, frozenset(wanted), known, self._overridden, self._fused)
+        fused = fusion.fuse(steps, frozenset(wanted), known, self._overridden, self._fused, grouped)
         return Plan(fused, tuple(inputs), wanted, known)
 
     def _steps(

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from endoscope_server.errors import PreconditionFailed, Unsupported
 from endoscope_server.files import write_whole
-from endoscope_server.graph import Fidelity, Graph, Sessions, run_inputs, scan_sessions, value_bytes
+from endoscope_server.graph import Allowance, Fidelity, Graph, Sessions, run_inputs, value_bytes
 from endoscope_server.images.preprocessing import Layout, Preprocessing
-from endoscope_server.mirror import Mirror, from_onnx
+from endoscope_server.mirror import Mirror, Programs, from_onnx, scan_sessions
 from endoscope_server.mirror.certificate import Certificate, certify
 from endoscope_server.models.card import Card, make_card, overridden
 
@@ -73,12 +73,19 @@ class Model:
         self.graph = Graph.from_file(file.path)
         self.card: Card = make_card(self.graph, file.facts)
         self.sessions = Sessions(self.graph, intra_op_threads=threads)
-        self.fast_sessions = Sessions(self.graph, intra_op_threads=threads, fidelity=Fidelity.FAST)
-        self.scan_sessions = scan_sessions(self.graph)
+        self._programs = Programs(self.graph)
+        self.fast_sessions = Sessions(
+            self.graph, intra_op_threads=threads, fidelity=Fidelity.FAST, compiled=self._programs
+        )
+        self.scan_sessions = scan_sessions(self.graph, programs=self._programs)
         self._certificates = certificates
         self._compute = compute
         self._lock = threading.RLock()
         self._mirror: Mirror | None = None
+
+    def grant(self, allowance: Allowance) -> None:
+        """Let memory for what holds weights of its own be granted."""
+        self.fast_sessions.allowance = self.scan_sessions.allowance = self._programs.allowance = allowance
 
     @property
     def activation_bytes(self) -> int:

@@ -288,7 +288,7 @@ class Repository:
             self.budget.release(granted)
             raise
         allowance = Allowance(self.budget, file.name, granted, MEMORY_BASE + weights)
-        model.fast_sessions.allowance = model.scan_sessions.allowance = allowance
+        model.grant(allowance)
         return model, allowance
 
     def _forget(self, name: str) -> None:

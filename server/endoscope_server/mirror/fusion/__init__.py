@@ -21,6 +21,7 @@ def fuse(
     constants: Mapping[str, Value],
     overridden: Callable[[Node], bool],
     cache: Cache,
+    grouped: bool = True,
 ) -> list[Step]:
     """The steps with neighbours joined; a value that is wanted is never swallowed.
 
@@ -30,10 +31,11 @@ def fuse(
         constants: Known values; what is fed from outside is none.
         overridden: Whether a node computes something else than its operator, and so must stay.
         cache: Kernels made before.
+        grouped: Whether kernels in a row become one step.
     """
     fixed = [step for step in steps if step.nodes[0].graphs() or overridden(step.nodes[0])]
     neighbours = Neighbours(steps, wanted, constants, fixed)
     activations.join(neighbours, cache)
     chains.join(neighbours, cache)
     singles.join(neighbours, cache)
-    return group(neighbours.steps, wanted)
+    return group(neighbours.steps, wanted) if grouped else list(neighbours.steps)

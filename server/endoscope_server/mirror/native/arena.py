@@ -23,6 +23,7 @@ class Buffer:
         size: How many numbers it has room for.
         backward: Whether it is the backward pass's.
         kept: Whether it is read after the program.
+        outside: Whether it is somebody else's, told when the program is run.
         block: In which block of memory it lies, once that is known.
         offset: Where it begins there.
     """
@@ -30,6 +31,7 @@ class Buffer:
     size: int
     backward: bool = False
     kept: bool = False
+    outside: bool = False
     block: int = -1
     offset: int = -1
 
@@ -69,6 +71,14 @@ class View:
         _, *rest = self.shape
         first = self.first + number * self.pixels * self.row
         return View(self.buffer, (1, *rest), self.row, first, self.width)  # type: ignore[arg-type]
+
+    def rows(self, first: int, last: int) -> View:
+        """Some rows of a single image."""
+        images, channels, height, width = self.shape
+        if (first, last) == (0, height):
+            return self
+        start = self.first + first * width * self.row
+        return View(self.buffer, (images, channels, last - first, width), self.row, start, self.width)
 
     def of(self, memory: Sequence[Tensor]) -> Tensor:
         """The map as a tensor, within the program's memory."""

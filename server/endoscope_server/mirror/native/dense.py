@@ -89,20 +89,31 @@ def slices(taps: int, channels: int) -> NDArray[np.int64]:
     return np.array(found or [(0, 0, 0, 0)], np.int64)
 
 
-def build(machine: Machine, vectors: int) -> ir.Module:
-    """The kernel for panels of so many vectors."""
+def build(machine: Machine, vectors: int, in_order: int) -> ir.Module:
+    """The kernel for panels of so many vectors, of a result whose pixels are in order or not.
+
+    For each block of pixels it first notes where its taps are.
+    """
     module = ir.Module()
-    tiles = [(height, _tile(machine, module, height, vectors)) for height in heights(machine, vectors)]
+    tiles = [
+        (height, _tile(machine, module, height, vectors, in_order)) for height in heights(machine, vectors)
+    ]
     w = Writer(machine, module, "dense", KERNEL, FIELDS)
     at, number = w.at, w.number
-    chunks = w.field("chunks")
+    chunks, taps, row = w.field("chunks"), w.field("taps"), w.field("input_row")
+    noted = at.alloca(I64, size=at.mul(w.field("block"), taps))
+    table, zeros = w.pointer("table"), w.pointer("zeros")
     with w.units() as unit:
         rest, part = at.sdiv(unit, chunks), at.srem(unit, chunks)
         image, x, first, last = w.block(rest)
         panel = at.mul(part, w.field("chunk"))
         until = w.minimum(at.add(panel, w.field("chunk")), w.field("panels"))
-        size = at.mul(at.mul(w.field("taps"), w.field("channels")), number(vectors * w.lanes))
+        size = at.mul(at.mul(taps, w.field("channels")), number(vectors * w.lanes))
         shift = at.mul(image, w.field("out_image"))
+        begin = at.mul(first, taps)
+        with w.loop(begin, at.mul(last, taps)) as index:
+            source = w.gathered(x, w.integer(table, index), row, zeros)
+            at.store(at.ptrtoint(source, I64), w.place(noted, at.sub(index, begin), I64))
         with w.loop(panel, until) as current:
             weights = w.place(w.pointer("weights"), at.mul(current, size))
             column = at.add(w.field("column"), at.mul(current, number(vectors * w.lanes)))
@@ -111,24 +122,25 @@ def build(machine: Machine, vectors: int) -> ir.Module:
                 for height, tile in tiles:
                     with w.loop(start, last, height, whole=True) as pixel:
                         done = at.sub(pixel, first)
-                        at.call(tile, [w.arguments[0], x, weights, column, pixel, shift, index, done])
+                        sources = w.place(noted, at.mul(done, taps), I64)
+                        at.call(tile, [w.arguments[0], sources, weights, column, pixel, shift, index, done])
                     start = w.after
     w.finish()
     return module
 
 
-def _tile(machine: Machine, module: ir.Module, height: int, vectors: int) -> ir.Function:
+def _tile(machine: Machine, module: ir.Module, height: int, vectors: int, in_order: int) -> ir.Function:
     """Some pixels of a panel, and a slice of their sums."""
     kinds = [POINTER, POINTER, POINTER, I64, I64, I64, I64, I64]
     w = Writer(machine, module, f"tile_{height}_{vectors}", kinds, FIELDS)
     at, number = w.at, w.number
-    _, x, weights, column, pixel, shift, index, done = w.arguments
-    taps, channels, row = w.field("taps"), w.field("channels"), w.field("input_row")
-    table = w.place(w.pointer("table"), at.mul(pixel, taps), I32)
-    zeros, line = w.pointer("zeros"), number(vectors * w.lanes)
+    _, sources, weights, column, pixel, shift, index, done = w.arguments
+    taps, channels, line = w.field("taps"), w.field("channels"), number(vectors * w.lanes)
     columns = [at.add(column, number(other * w.lanes)) for other in range(vectors)]
-    places = w.place(w.pointer("places"), pixel, I32)
-    pixels = [at.add(w.integer(places, number(other)), shift) for other in range(height)]
+    pixels = [at.add(at.add(pixel, shift), number(other)) for other in range(height)]
+    if not in_order:
+        places = w.place(w.pointer("places"), pixel, I32)
+        pixels = [at.add(w.integer(places, number(other)), shift) for other in range(height)]
     bounds = w.place(w.pointer("slices"), at.mul(index, number(4)), I64)
     tap, last_tap, channel, last_channel = (
         at.load(w.place(bounds, number(other), I64), typ=I64) for other in range(4)
@@ -148,8 +160,12 @@ def _tile(machine: Machine, module: ir.Module, height: int, vectors: int) -> ir.
     ahead = w.place(weights, at.mul(at.add(first, count), line))
     ahead = w.place(ahead, at.mul(at.mul(tile, count), number(w.lanes)))
     with w.accumulating(tap, last_tap, sums) as (current, values):
-        entries = [w.integer(table, w.cell(number(other), taps, current)) for other in range(height)]
-        rows = [w.gathered(x, entry, row, zeros) for entry in entries]
+        rows = [
+            at.inttoptr(
+                at.load(w.place(sources, w.cell(number(other), taps, current), I64), typ=I64), POINTER
+            )
+            for other in range(height)
+        ]
         panel = w.place(weights, at.mul(at.mul(current, channels), line))
         with w.accumulating(channel, last_channel, values) as (step, inner):
             factors_at = w.place(panel, at.mul(step, line))

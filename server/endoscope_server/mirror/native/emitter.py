@@ -11,17 +11,19 @@ import torch
 from torch import Tensor
 
 from endoscope_server.mirror.kernels.weights import Weights
-from endoscope_server.mirror.native import dense, depthwise, pooling, sums, tables
+from endoscope_server.mirror.native import dense, depthwise, entering, means, pooling, sums, tables
 from endoscope_server.mirror.native.arena import Buffer, View
 from endoscope_server.mirror.native.machine import Machine
 from endoscope_server.mirror.native.program import Field, Operation
-from endoscope_server.mirror.native.tables import Geometry, Sweep, Table
+from endoscope_server.mirror.native.tables import Geometry, Pair, Sweep, Table
 from endoscope_server.mirror.native.writing import mark_bytes
 
 # So many units of work at least, if there is enough: a thread that is disturbed leaves the rest to others.
 _UNITS = 12
 # Tiles that use the same weights one after the other.
 _TILES = 8
+# So many places of taps at most a block notes, if a tile doesn't have more.
+_NOTED = 1 << 12
 # So many pixels of pooled or summed maps are taken together at most.
 _BLOCK = 64
 # Images of few pixels are taken together, so that blocks of pixels are full.
@@ -125,11 +127,11 @@ class Emitter:
             wait: Whether what follows needs it.
         """
         images, table, places, spans = self._together(x, end.out, table, places)
-        column = 0
+        column, in_order = 0, int(places[-1]) == len(places) - 1
         for index, (vectors, panels, weights) in enumerate(packed):
             width = vectors * self.machine.lanes
             height = dense.heights(self.machine, vectors)[0]
-            block = self._block(len(places), height)
+            block = self._block(len(places), height, table.shape[1])
             chunk = panels
             while chunk > 1 and self._units(images, places, block) * -(-panels // chunk) < _UNITS:
                 chunk = -(-chunk // 2)
@@ -159,7 +161,7 @@ class Emitter:
                 **end.fields(),
             }
             last = index == len(packed) - 1
-            self._add(dense.build, (vectors,), dense.FIELDS, fields, wait and last)
+            self._add(dense.build, (vectors, in_order), dense.FIELDS, fields, wait and last)
             column += panels * width
 
     def depthwise(
@@ -191,9 +193,8 @@ class Emitter:
         most = depthwise.height(-(-sweep.count // segments))
         self._add(depthwise.build, (most, taps, sweep.step, *sweep.offsets), depthwise.FIELDS, fields, wait)
 
-    def max_pool(self, x: View, chosen: View | None, geometry: Geometry, end: End) -> None:
+    def max_pool(self, x: View, chosen: View | None, table: Table, end: End) -> None:
         """The largest elements of windows, and in ``chosen`` the taps where they are."""
-        table = tables.forward(geometry)
         self._pool(pooling.build, x, chosen, table, least(x.row), end)
 
     def max_pool_backward(self, gradient: View, chosen: View, geometry: Geometry, end: End) -> None:
@@ -212,6 +213,52 @@ class Emitter:
             **end.fields(),
         }
         self._add(sums.build, (), sums.FIELDS, fields)
+
+    def mean(self, x: View, end: End) -> None:
+        """The mean over each image's pixels."""
+        vectors = self.padded(x.shape[1]) // self.machine.lanes
+        groups = max(1, min(vectors, -(-_UNITS // x.shape[0])))
+        group = -(-vectors // groups)
+        groups = -(-vectors // group)
+        fields: dict[str, Field] = {
+            "units": x.shape[0] * groups,
+            "groups": groups,
+            "group": group,
+            "vectors": vectors,
+            "pixels": x.pixels,
+            "input": x,
+            "input_row": x.row,
+            "input_image": x.pixels * x.row,
+            "count": float(x.pixels),
+            **end.fields(),
+        }
+        self._add(means.build, (), means.FIELDS, fields)
+
+    def enter(self, x: View, size: Pair, starts: Pair, out: View) -> None:
+        """Pictures with zeros around them.
+
+        Args:
+            x: The pictures, each plane by plane.
+            size: Their height and width.
+            starts: Rows above and columns before them.
+            out: Where they go, without gaps between pixels.
+        """
+        images, channels, rows, columns = out.shape
+        plane = size[0] * size[1]
+        fields: dict[str, Field] = {
+            "units": images * rows,
+            "input": x,
+            "input_image": channels * plane,
+            "plane": plane,
+            "height": size[0],
+            "width": size[1],
+            "top": starts[0],
+            "left": starts[1],
+            "out": out,
+            "out_rows": rows,
+            "out_columns": columns,
+        }
+        self._add(entering.build, (channels,), entering.FIELDS, fields)
 
     def _pool(
         self,
@@ -259,9 +306,10 @@ class Emitter:
         return images, table, places, {"input_image": x.pixels * x.row, "out_image": out.pixels}
 
     @staticmethod
-    def _block(pixels: int, height: int) -> int:
+    def _block(pixels: int, height: int, taps: int) -> int:
         """How many pixels are taken together: whole tiles, blocks about alike."""
-        blocks = max(1, round(pixels / (_TILES * height)))
+        tiles = max(1, min(_TILES, _NOTED // max(1, height * taps)))
+        blocks = max(1, round(pixels / (tiles * height)))
         return math.ceil(pixels / blocks / height) * height
 
     @staticmethod

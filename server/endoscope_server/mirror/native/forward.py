@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from endoscope_server.mirror.kernels.convolution import Convolution
 from endoscope_server.mirror.kernels.elementwise import Sum
 from endoscope_server.mirror.kernels.layout import Concatenation
-from endoscope_server.mirror.kernels.pooling import MaxPool
+from endoscope_server.mirror.kernels.pooling import MaxPool, Mean
 from endoscope_server.mirror.native import tables
 from endoscope_server.mirror.native.arena import Buffer, View
+from endoscope_server.mirror.native.bands import Band, schedule
 from endoscope_server.mirror.native.emitter import (
     UNBOUNDED,
     Emitter,
@@ -47,6 +52,10 @@ class Surrounded:
     view: View
     geometry: Geometry
 
+    def image(self, number: int | None) -> View:
+        """The map of an image, which may be the only one there is at a time; or of all."""
+        return self.view if number is None or self.view.shape[0] == 1 else self.view.image(number)
+
     def fill(self, memory: Sequence[Tensor], value: Tensor) -> None:
         """Writes the input and zeros around it."""
         whole = self.view.of(memory)
@@ -64,6 +73,9 @@ class Forward:
         shapes: Of the inputs, whose slots are the first ones.
         results: Slots of the values that are wanted.
         keeps: Whether what a backward pass needs is kept.
+        banded: Whether large layers are taken band by band, which is good for one thread: several wait for each
+            other more often.
+        outside: Whether the input, pictures of few channels, is read where it is, plane by plane.
 
     Attributes:
         early: How many of the layers are computed image by image, before all others.
@@ -80,26 +92,36 @@ class Forward:
         shapes: Sequence[Shape],
         results: Sequence[int],
         keeps: bool,
+        banded: bool = False,
+        outside: bool = False,
     ) -> None:
         self.layers, self.results, self._keeps = layers, results, keeps
         self._emitter = Emitter(machine, backward=False)
-        self.early = early(layers)
+        self.early = early(layers, banded)
         self.shapes = {**dict(enumerate(shapes)), **{layer.output: layer.shape for layer in layers}}
         self.maps: dict[int, View] = {}
         self._passing: dict[int, View] = {}
         self.marks: dict[int, View] = {}
         self.chosen: dict[Layer, View] = {}
+        self._pictures: View | None = None
         self.inputs: list[View | Surrounded] = [self._input(slot, shape) for slot, shape in enumerate(shapes)]
+        if outside:
+            self._read_outside(shapes)
         self._join(machine.lanes)
         for slot in self._lasting():
             self.maps.setdefault(slot, self._emitter.map(self.shapes[slot]))
+        plan = schedule(layers[: self.early], set(self.maps), banded)
+        self._rings = plan.rings
         for image in range(shapes[0][0] if self.early else 0):
             self._passing.clear()
-            for layer in layers[: self.early]:
-                self._emit(layer, image)
+            self._enter(image)
+            for band in plan.bands:
+                self._emit_band(band, image)
+        if not self.early:
+            self._enter(None)
         for layer in layers[self.early :]:
-            self._emit(layer, None)
-        given = [self._buffer(place) for place in self.inputs]
+            self._emit(layer, None, 0, layer.shape[2])
+        given = [] if outside else [self._buffer(place) for place in self.inputs]
         taken = [self.maps[slot].buffer for slot in results]
         self.program = Program(machine, self._emitter.operations, given, taken)
 
@@ -115,9 +137,35 @@ class Forward:
         results = [self.maps[slot].of(memory).clone() for slot in self.results]
         return results, self.program.kept(memory)
 
+    def run_outside(self, pictures: NDArray[np.float32], threads: int) -> list[NDArray[np.float32]]:
+        """The results for pictures that are read where they are.
+
+        Args:
+            pictures: Without gaps.
+            threads: How many compute.
+        """
+        memory = self.program.allocate()
+        self.program.run(memory, outside=[pictures.ctypes.data], threads=threads)
+        return [self.maps[slot].of(memory).numpy().copy(order="C") for slot in self.results]
+
     def is_surrounded(self, slot: int) -> bool:
         """Whether a slot is an input with its padding."""
         return slot < len(self.inputs) and isinstance(self.inputs[slot], Surrounded)
+
+    def _read_outside(self, shapes: Sequence[Shape]) -> None:
+        """Lets the program bring pictures to their map, one after the other if layers take them so."""
+        if len(shapes) != 1 or not isinstance(place := self.inputs[0], Surrounded):
+            raise Misfit
+        [shape] = shapes
+        self._pictures = View(Buffer(math.prod(shape), outside=True), shape, shape[1])
+        if self.early:
+            self.inputs[0] = self._surrounded((1, *shape[1:]), place.geometry)
+
+    def _enter(self, image: int | None) -> None:
+        """Emits what brings pictures to their map."""
+        if self._pictures is not None and isinstance(place := self.inputs[0], Surrounded):
+            x = self._pictures if image is None else self._pictures.image(image)
+            self._emitter.enter(x, place.geometry.size, place.geometry.starts, place.view)
 
     @staticmethod
     def _buffer(place: View | Surrounded) -> Buffer:
@@ -194,27 +242,52 @@ class Forward:
         if slot in self.maps:
             return self.maps[slot].image(image)
         if slot not in self._passing:
-            self._passing[slot] = self._emitter.map((1, *self.shapes[slot][1:]))
+            _, channels, _, width = self.shapes[slot]
+            self._passing[slot] = self._emitter.map((1, channels, self._rings[slot], width))
         return self._passing[slot]
 
-    def _emit(self, layer: Layer, image: int | None) -> None:
+    def _ring(self, slot: int, image: int | None) -> int:
+        """How many rows of a value are kept."""
+        return self.shapes[slot][2] if image is None or slot in self.maps else self._rings[slot]
+
+    def _rows(self, slot: int, image: int | None, first: int, last: int) -> View:
+        """Where rows of a value lie."""
+        start = first % self._ring(slot, image)
+        return self._map(slot, image).rows(start, start + last - first)
+
+    def _emit_band(self, band: Band, image: int) -> None:
+        """Emits rows of a layer, in parts none of which is at the end and the beginning of a ring."""
+        layer, kernel = band.layer, band.layer.kernel
+        windowed = isinstance(kernel, (Convolution, MaxPool, Mean))
+        slots = [layer.output, *layer.inputs[1 if windowed else 0 :]]
+        rings = [self._ring(slot, image) for slot in slots]
+        cuts = {row for ring in rings for row in range(band.first, band.last) if row % ring == 0}
+        for first, last in itertools.pairwise(sorted({band.first, *cuts, band.last})):
+            self._emit(layer, image, first, last)
+
+    def _emit(self, layer: Layer, image: int | None, first: int, last: int) -> None:
+        """Emits rows of a layer, of one image or all rows of all."""
         kernel = layer.kernel
         if isinstance(kernel, Concatenation):
-            self._emit_concatenation(layer, image)
+            self._emit_concatenation(layer, image, first, last)
             return
         limits, marks = bounds(kernel) or UNBOUNDED, self._marks(layer, image)
-        end = End(self._map(layer.output, image), bounds=limits, marks=marks)
+        out = self._rows(layer.output, image, first, last)
+        end = End(out, bounds=limits, marks=marks and marks.rows(first, last))
         if isinstance(kernel, Convolution):
             if len(layer.inputs) > 1:
-                end = replace(end, other=self._map(layer.inputs[1], image))
-            self._emit_convolution(layer, kernel, end, image)
+                end = replace(end, other=self._rows(layer.inputs[1], image, first, last))
+            self._emit_convolution(layer, kernel, end, image, range(first, last))
         elif isinstance(kernel, MaxPool):
-            x = self._map(layer.inputs[0], image)
-            self._emitter.max_pool(x, self._chosen(layer, image), geometry_of(layer), end)
+            slot, chosen, width = layer.inputs[0], self._chosen(layer, image), layer.shape[3]
+            table = tables.forward(geometry_of(layer), self._ring(slot, image))[first * width : last * width]
+            self._emitter.max_pool(self._map(slot, image), chosen and chosen.rows(first, last), table, end)
+        elif isinstance(kernel, Mean):
+            self._emitter.mean(self._map(layer.inputs[0], image), end)
         else:
             assert isinstance(kernel, Sum)
-            first, second = (self._map(slot, image) for slot in layer.inputs)
-            self._emitter.sum(first, replace(end, other=second))
+            x, other = (self._rows(slot, image, first, last) for slot in layer.inputs)
+            self._emitter.sum(x, replace(end, other=other))
 
     def _chosen(self, layer: Layer, image: int | None) -> View | None:
         if not self._keeps or not layer.needs[0]:
@@ -223,37 +296,42 @@ class Forward:
             self.chosen[layer] = self._emitter.bytes(layer.shape)
         return self.chosen[layer] if image is None else self.chosen[layer].image(image)
 
-    def _emit_convolution(self, layer: Layer, kernel: Convolution, end: End, image: int | None) -> None:
+    def _emit_convolution(
+        self, layer: Layer, kernel: Convolution, end: End, image: int | None, rows: range
+    ) -> None:
         emitter, geometry, weights = self._emitter, geometry_of(layer), kernel.weights
         slot = layer.inputs[0]
         place = self.inputs[slot] if slot < len(self.inputs) else None
-        places = tables.all_places(geometry.result[0] * geometry.result[1])
+        width = geometry.result[1]
+        pixels = slice(rows.start * width, rows.stop * width)
+        places = tables.all_places(len(rows) * width)
         if isinstance(place, Surrounded):
             kernel_size, size = (geometry.kernel[0], 1), place.view.shape[2:]
             moved = replace(geometry, size=size, kernel=kernel_size, starts=(0, 0))
             packed = rows_of_taps(emitter.machine, weights)
-            width = geometry.kernel[1] * weights.shape[1]
-            x = place.view if image is None else place.view.image(image)
-            emitter.dense(x, packed, weights.bias, tables.forward(moved), places, width, end)
+            line = geometry.kernel[1] * weights.shape[1]
+            emitter.dense(
+                place.image(image), packed, weights.bias, tables.forward(moved)[pixels], places, line, end
+            )
             return
-        x = self._map(slot, image)
+        x, ring = self._map(slot, image), self._ring(slot, image)
         if is_depthwise(kernel):
-            sweep = tables.swept(geometry)
+            sweep = tables.swept(geometry, ring)
             taps = depthwise_weights(emitter.machine, weights, sweep.taps)
-            emitter.depthwise(x, taps, weights.bias, sweep, end)
+            emitter.depthwise(x, taps, weights.bias, sweep.rows(rows.start, rows.stop), end)
         else:
-            packed = forward_weights(emitter.machine, weights)
-            emitter.dense(x, packed, weights.bias, tables.forward(geometry), places, weights.shape[1], end)
+            table, packed = tables.forward(geometry, ring)[pixels], forward_weights(emitter.machine, weights)
+            emitter.dense(x, packed, weights.bias, table, places, weights.shape[1], end)
 
-    def _emit_concatenation(self, layer: Layer, image: int | None) -> None:
-        whole, first = self._map(layer.output, image), 0
+    def _emit_concatenation(self, layer: Layer, image: int | None, first: int, last: int) -> None:
+        whole, channel = self._rows(layer.output, image, first, last), 0
         for slot in layer.inputs:
-            source = self._map(slot, image)
+            source = self._rows(slot, image, first, last)
             channels = source.shape[1]
-            part = whole.part(first, channels)
+            part = whole.part(channel, channels)
             if source.buffer is not part.buffer or source.first != part.first:
                 self._emitter.sum(source, End(part))
-            first += channels
+            channel += channels
 
 
 def geometry_of(layer: Layer) -> Geometry:

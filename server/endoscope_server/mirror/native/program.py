@@ -83,6 +83,8 @@ class Program:
             for column, name in enumerate(operation.names):
                 kind, value = self._encoded(head[name] if name in head else operation.fields[name])
                 self._kinds[index, column], self._values[index, column] = kind, value
+        self._places = np.flatnonzero(self._kinds)
+        self._blocks = self._kinds.reshape(-1)[self._places] - _MEMORY
         self._worker = address(build, machine)
         library = openmp()
         assert library is not None
@@ -92,7 +94,12 @@ class Program:
     @property
     def size(self) -> int:
         """Bytes of its tables."""
-        tables = {id(value): value.nbytes for value in self._held if isinstance(value, np.ndarray)}
+        arrays = [
+            value if value.base is None else value.base
+            for value in self._held
+            if isinstance(value, np.ndarray)
+        ]
+        tables = {id(value): value.nbytes for value in arrays}
         return sum(tables.values()) + self._values.nbytes * 2
 
     def allocate(self) -> list[Tensor]:
@@ -103,17 +110,26 @@ class Program:
         """What of the memory a backward pass reads."""
         return memory[self.passing :]
 
-    def run(self, memory: Sequence[Tensor], kept: Sequence[Tensor] = ()) -> None:
-        """Runs the operations, with as many threads as torch takes.
+    def run(
+        self,
+        memory: Sequence[Tensor],
+        kept: Sequence[Tensor] = (),
+        outside: Sequence[int] = (),
+        threads: int = 0,
+    ) -> None:
+        """Runs the operations.
 
         Args:
             memory: What ``allocate`` gave.
             kept: What was kept of the forward pass's memory, if this is a backward pass.
+            outside: Addresses of the buffers that are somebody else's, in their order.
+            threads: How many; 0 for as many as torch takes.
         """
-        count, threads = len(self._values), torch.get_num_threads()
+        count, threads = len(self._values), threads or torch.get_num_threads()
         counters = np.zeros((count, threads * APART), np.int64)
-        starts = (0, *[block.data_ptr() for block in (*kept, *memory)])
-        fields = self._values + np.array(starts, np.int64)[self._kinds]
+        starts = np.array([block.data_ptr() for block in (*kept, *memory)] + [*outside], np.int64)
+        fields = self._values.copy()
+        fields.reshape(-1)[self._places] += starts[self._blocks]
         fields[:, HEAD.index("counters")] = counters.ctypes.data + np.arange(count) * counters.strides[0]
         frame = np.array([count, fields.shape[1], fields.ctypes.data, threads, *self._symbols], np.int64)
         worker, frame_at = ctypes.c_void_p(self._worker), ctypes.c_void_p(frame.ctypes.data)
@@ -141,10 +157,13 @@ def _plan(
 ) -> tuple[list[int], int]:
     """Places the buffers. Operations that don't wait for each other count as one."""
     spans: dict[Buffer, tuple[int, int]] = dict.fromkeys(given, (-1, -1))
+    outside: dict[Buffer, None] = {}
     time = 0
     for operation in operations:
         for view in operation.views():
-            if view.buffer.backward == backward:
+            if view.buffer.outside:
+                outside[view.buffer] = None
+            elif view.buffer.backward == backward:
                 first, _ = spans.get(view.buffer, (time, time))
                 spans[view.buffer] = first, time
         time += operation.wait
@@ -155,6 +174,8 @@ def _plan(
     sizes = place([(buffer, *span) for buffer, span in spans.items() if buffer not in heirs])
     for heir, buffer in heirs.items():
         heir.block, heir.offset = buffer.block, buffer.offset
+    for number, buffer in enumerate(outside):
+        buffer.block, buffer.offset = len(sizes[0]) + number, 0
     return sizes
 
 

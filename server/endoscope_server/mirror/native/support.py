@@ -13,7 +13,7 @@ from endoscope_server.mirror.kernels import Kernel
 from endoscope_server.mirror.kernels.convolution import Convolution
 from endoscope_server.mirror.kernels.elementwise import Sum
 from endoscope_server.mirror.kernels.layout import Concatenation
-from endoscope_server.mirror.kernels.pooling import MaxPool
+from endoscope_server.mirror.kernels.pooling import MaxPool, Mean
 from endoscope_server.mirror.native import depthwise
 from endoscope_server.mirror.native.emitter import Bounds
 from endoscope_server.mirror.native.tables import Geometry
@@ -24,8 +24,9 @@ Shape = tuple[int, int, int, int]
 _MOST_TAPS = 49
 # So many entries a table may have.
 _LARGEST_TABLE = 1 << 24
-# So many numbers a core has near itself.
-_NEAR = 1 << 18
+# So many numbers of a layer are no longer near when the next one reads them: of a batch, of an image.
+_FAR = 1 << 20
+_LARGE = 1 << 18
 FEW_CHANNELS = 4
 """So many channels at most leave a vector mostly empty, so that taps or phases are taken together."""
 
@@ -117,6 +118,10 @@ def layer(
         if any((one[0], *one[2:]) != (first[0], *first[2:]) for one in shapes):
             raise Misfit
         shape, added = (first[0], sum(one[1] for one in shapes), *first[2:]), ()
+    elif isinstance(kernel, Mean):
+        if {2, 3} != {axis % 4 for axis in (kernel.axes or (2, 3))}:
+            raise Misfit
+        shape = (*first[:2], 1, 1)
     else:
         shape = first
     if min(shape) < 1 or any(one != shape for one in added):
@@ -141,8 +146,8 @@ def _entries(geometry: Geometry) -> int:
     return places * math.prod(geometry.kernel)
 
 
-def early(layers: Sequence[Layer]) -> int:
-    """How many layers, from the first, are better computed image by image.
+def early(layers: Sequence[Layer], banded: bool) -> int:
+    """How many layers, from the first, are better computed image by image, perhaps in bands.
 
     What a layer leaves for one image is still near when the next layer reads it, what it leaves for a batch
     isn't. Later layers have more weights than that, which are better read once for all images.
@@ -155,7 +160,8 @@ def early(layers: Sequence[Layer]) -> int:
             assert one.geometry is not None
             numbers += one.kernel.weights.shape[1] * one.kernel.groups * math.prod(one.geometry.size)
             read = math.prod(one.kernel.weights.shape)
-        if images > 1 and numbers > read and images * numbers > _NEAR:
+        far = (images > 1 and images * numbers > _FAR) or (banded and numbers > _LARGE)
+        if far and numbers > read:
             count = number
     return count
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,10 +76,14 @@ class Sweep:
     apart: int
     count: int
 
+    def rows(self, first: int, last: int) -> Sweep:
+        """Some of the rows, whose places begin with the first one's."""
+        return replace(self, table=self.table[first:last], places=self.places[: last - first])
+
 
 @functools.lru_cache(maxsize=64)
-def swept(geometry: Geometry) -> Sweep:
-    """The result's rows."""
+def swept(geometry: Geometry, ring: int = 0) -> Sweep:
+    """The result's rows; ``ring`` as for :func:`forward`."""
     rows = _reached(geometry, 0)
     offsets = np.arange(geometry.kernel[1]) * geometry.dilations[1]
     first, last = -geometry.starts[1], int(_reached(geometry, 1).max())
@@ -88,7 +92,7 @@ def swept(geometry: Geometry) -> Sweep:
         tuple(range(geometry.kernel[0] * geometry.kernel[1])),
         geometry.strides[1],
         tuple(offsets.tolist()),
-        _columns(rows, np.arange(first, last + 1), geometry.size),
+        _columns(rows, np.arange(first, last + 1), geometry.size, ring),
         places,
         1,
         geometry.result[1],
@@ -120,9 +124,9 @@ def _sweep_of(geometry: Geometry, vertical: tuple[_Whole, ...], horizontal: tupl
     )
 
 
-def _columns(rows: _Whole, columns: _Whole, size: Pair) -> Table:
+def _columns(rows: _Whole, columns: _Whole, size: Pair, ring: int = 0) -> Table:
     """Places x taps of rows, and all columns."""
-    return _pixels(rows[..., None], columns, size)
+    return _pixels(rows[..., None], columns, size, ring)
 
 
 @functools.lru_cache(maxsize=64)
@@ -132,9 +136,14 @@ def all_places(pixels: int) -> Table:
 
 
 @functools.lru_cache(maxsize=64)
-def forward(geometry: Geometry) -> Table:
-    """The result's pixels x the kernel's taps: pixels of the map."""
-    return _combined(_reached(geometry, 0), _reached(geometry, 1), geometry.size)
+def forward(geometry: Geometry, ring: int = 0) -> Table:
+    """The result's pixels x the kernel's taps: pixels of the map.
+
+    Args:
+        geometry: How the window moves.
+        ring: How many rows of the map are kept, each in the place of the one that many before; 0 for all.
+    """
+    return _combined(_reached(geometry, 0), _reached(geometry, 1), geometry.size, ring)
 
 
 def _reached(geometry: Geometry, axis: int) -> _Whole:
@@ -170,16 +179,16 @@ def _back(geometry: Geometry, axis: int, phase: int) -> tuple[_Whole, _Whole, _W
     return places, taps, moved // stride
 
 
-def _combined(rows: _Whole, columns: _Whole, size: Pair) -> Table:
+def _combined(rows: _Whole, columns: _Whole, size: Pair, ring: int = 0) -> Table:
     """Places x taps of two axes from those of each."""
-    table = _pixels(rows[:, None, :, None], columns[None, :, None, :], size)
+    table = _pixels(rows[:, None, :, None], columns[None, :, None, :], size, ring)
     return table.reshape(table.shape[0] * table.shape[1], -1)
 
 
-def _pixels(rows: _Whole, columns: _Whole, size: Pair) -> Table:
+def _pixels(rows: _Whole, columns: _Whole, size: Pair, ring: int) -> Table:
     """Pixels of a map, -1 for those outside."""
     inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
-    return np.where(inside, rows * size[1] + columns, -1).astype(np.int32)
+    return np.where(inside, rows % (ring or size[0]) * size[1] + columns, -1).astype(np.int32)
 
 
 def repeated(table: Table, images: int, pixels: int) -> Table:
