@@ -23,7 +23,19 @@ from endoscope_server.mirror.native.writing import END, FLOAT, HEAD, I32, I64, K
 FIELDS = (
     *HEAD,
     *("blocks", "block", "chunks", "chunk", "panels", "column"),
-    *("pixels", "taps", "channels", "input", "input_row", "input_image", "table", "zeros", "weights", "bias"),
+    *(
+        "pixels",
+        "taps",
+        "channels",
+        "input",
+        "input_row",
+        "input_image",
+        "table",
+        "table_row",
+        "zeros",
+        "weights",
+        "bias",
+    ),
     *("slices", "slice_count", "places", "out_image"),
     *END,
 )
@@ -101,50 +113,58 @@ def build(machine: Machine, vectors: int, in_order: int) -> ir.Module:
     w = Writer(machine, module, "dense", KERNEL, FIELDS)
     at, number = w.at, w.number
     chunks, taps, row = w.field("chunks"), w.field("taps"), w.field("input_row")
-    noted = at.alloca(I64, size=at.mul(w.field("block"), taps))
+    block, line = w.field("block"), number(vectors * w.lanes)
+    noted = at.alloca(I64, size=at.mul(block, taps))
     table, zeros = w.pointer("table"), w.pointer("zeros")
     with w.units() as unit:
         rest, part = at.sdiv(unit, chunks), at.srem(unit, chunks)
         image, x, first, last = w.block(rest)
         panel = at.mul(part, w.field("chunk"))
         until = w.minimum(at.add(panel, w.field("chunk")), w.field("panels"))
-        size = at.mul(at.mul(taps, w.field("channels")), number(vectors * w.lanes))
+        size = at.mul(at.mul(taps, w.field("channels")), line)
         shift = at.mul(image, w.field("out_image"))
-        begin = at.mul(first, taps)
-        with w.loop(begin, at.mul(last, taps)) as index:
-            source = w.gathered(x, w.integer(table, index), row, zeros)
-            at.store(at.ptrtoint(source, I64), w.place(noted, at.sub(index, begin), I64))
-        with w.loop(panel, until) as current:
+        with w.loop(number(0), taps) as tap:
+            entries = w.place(table, w.cell(tap, w.field("table_row"), first), I32)
+            targets = w.place(noted, at.mul(tap, block), I64)
+            with w.loop(number(0), at.sub(last, first)) as index:
+                source = w.gathered(x, w.integer(entries, index), row, zeros)
+                at.store(at.ptrtoint(source, I64), w.place(targets, index, I64))
+        with w.loop(panel, until) as current, w.loop(number(0), w.field("slice_count")) as index:
             weights = w.place(w.pointer("weights"), at.mul(current, size))
-            column = at.add(w.field("column"), at.mul(current, number(vectors * w.lanes)))
-            with w.loop(number(0), w.field("slice_count")) as index:
-                start = first
-                for height, tile in tiles:
-                    with w.loop(start, last, height, whole=True) as pixel:
-                        done = at.sub(pixel, first)
-                        sources = w.place(noted, at.mul(done, taps), I64)
-                        at.call(tile, [w.arguments[0], sources, weights, column, pixel, shift, index, done])
-                    start = w.after
+            column = at.add(w.field("column"), at.mul(current, line))
+            bounds = w.place(w.pointer("slices"), at.mul(index, number(4)), I64)
+            tap, last_tap, channel, last_channel = (
+                at.load(w.place(bounds, number(other), I64), typ=I64) for other in range(4)
+            )
+            weights = w.place(weights, at.mul(w.cell(tap, w.field("channels"), channel), line))
+            count = at.mul(at.sub(last_tap, tap), at.sub(last_channel, channel))
+            sources = w.place(noted, at.mul(tap, block), I64)
+            # While these weights are used, those that follow are fetched.
+            ahead, start = w.place(weights, at.mul(count, line)), first
+            for height, tile in tiles:
+                with w.accumulating(start, last, [ahead], height, whole=True) as (pixel, carried):
+                    own = w.place(sources, at.sub(pixel, first), I64)
+                    part = [at.sub(last_tap, tap), channel, last_channel]
+                    place = [column, at.add(pixel, shift) if in_order else pixel, shift]
+                    at.call(tile, [w.arguments[0], own, weights, carried[0], *place, *part, index])
+                    carried[0] = w.place(carried[0], at.mul(count, number(w.lanes)))
+                start, [ahead] = w.after, w.carried
     w.finish()
     return module
 
 
 def _tile(machine: Machine, module: ir.Module, height: int, vectors: int, in_order: int) -> ir.Function:
     """Some pixels of a panel, and a slice of their sums."""
-    kinds = [POINTER, POINTER, POINTER, I64, I64, I64, I64, I64]
+    kinds = [POINTER] * 4 + [I64] * 7
     w = Writer(machine, module, f"tile_{height}_{vectors}", kinds, FIELDS)
     at, number = w.at, w.number
-    _, sources, weights, column, pixel, shift, index, done = w.arguments
-    taps, channels, line = w.field("taps"), w.field("channels"), number(vectors * w.lanes)
+    _, sources, weights, ahead, column, pixel, shift, taps, channel, last_channel, index = w.arguments
+    line, block = number(vectors * w.lanes), w.field("block")
     columns = [at.add(column, number(other * w.lanes)) for other in range(vectors)]
-    pixels = [at.add(at.add(pixel, shift), number(other)) for other in range(height)]
+    pixels = [at.add(pixel, number(other)) for other in range(height)]
     if not in_order:
         places = w.place(w.pointer("places"), pixel, I32)
         pixels = [at.add(w.integer(places, number(other)), shift) for other in range(height)]
-    bounds = w.place(w.pointer("slices"), at.mul(index, number(4)), I64)
-    tap, last_tap, channel, last_channel = (
-        at.load(w.place(bounds, number(other), I64), typ=I64) for other in range(4)
-    )
     begins = at.icmp_signed("==", index, number(0))
     sums = w.either(
         begins,
@@ -153,24 +173,20 @@ def _tile(machine: Machine, module: ir.Module, height: int, vectors: int, in_ord
         ),
         lambda: w.stored(pixels, columns),
     )
-    # While these weights are used, those that follow are fetched.
-    first = at.add(at.mul(tap, channels), channel)
-    count = at.mul(at.sub(last_tap, tap), at.sub(last_channel, channel))
-    tile = at.sdiv(done, number(height))
-    ahead = w.place(weights, at.mul(at.add(first, count), line))
-    ahead = w.place(ahead, at.mul(at.mul(tile, count), number(w.lanes)))
-    with w.accumulating(tap, last_tap, sums) as (current, values):
+    with w.accumulating(number(0), taps, sums) as (current, values):
+        near = w.place(sources, at.mul(current, block), I64)
         rows = [
-            at.inttoptr(
-                at.load(w.place(sources, w.cell(number(other), taps, current), I64), typ=I64), POINTER
-            )
+            at.inttoptr(at.load(w.place(near, number(other), I64), typ=I64), POINTER)
             for other in range(height)
         ]
-        panel = w.place(weights, at.mul(at.mul(current, channels), line))
+        panel = w.place(weights, at.mul(at.mul(current, w.field("channels")), line))
         with w.accumulating(channel, last_channel, values) as (step, inner):
-            factors_at = w.place(panel, at.mul(step, line))
+            done = at.sub(step, channel)
+            factors_at = w.place(panel, at.mul(done, line))
             factors = [w.load(factors_at, number(other * w.lanes)) for other in range(vectors)]
-            w.fetch(w.place(ahead, at.mul(at.sub(step, channel), number(w.lanes))))
+            # The weights of few columns are near anyway.
+            if vectors > 1:
+                w.fetch(w.place(ahead, at.mul(done, number(w.lanes))))
             for other, source in enumerate(rows):
                 value = w.spread(at.load(w.place(source, step), typ=FLOAT))
                 for place, factor in enumerate(factors, other * vectors):

@@ -120,7 +120,7 @@ class Emitter:
             x: The input.
             packed: Weights, see :func:`endoscope_server.mirror.native.dense.pack`.
             bias: One for each output channel.
-            table: The result's pixels x taps: pixels of an image of the input.
+            table: Taps x the result's pixels: pixels of an image of the input.
             places: Where in an image of the result its pixels are.
             channels: How many numbers are read at each tap.
             end: What happens to the result.
@@ -131,12 +131,12 @@ class Emitter:
         for index, (vectors, panels, weights) in enumerate(packed):
             width = vectors * self.machine.lanes
             height = dense.heights(self.machine, vectors)[0]
-            block = self._block(len(places), height, table.shape[1])
+            block = self._block(len(places), height, len(table))
             chunk = panels
             while chunk > 1 and self._units(images, places, block) * -(-panels // chunk) < _UNITS:
                 chunk = -(-chunk // 2)
             chunks = -(-panels // chunk)
-            slices = dense.slices(table.shape[1], channels)
+            slices = dense.slices(len(table), channels)
             fields: dict[str, Field] = {
                 "units": self._units(images, places, block) * chunks,
                 "blocks": -(-len(places) // block),
@@ -146,11 +146,11 @@ class Emitter:
                 "panels": panels,
                 "column": column,
                 "pixels": len(places),
-                "taps": table.shape[1],
+                "taps": len(table),
                 "channels": channels,
                 "input": x,
                 "input_row": x.row,
-                "table": table,
+                **_rows_of(table),
                 "zeros": zeros(max(channels, width)),
                 "weights": weights,
                 "bias": self._bias(bias, end.out.shape[1]),
@@ -273,16 +273,16 @@ class Emitter:
             "input": x,
             "input_row": x.row,
             "input_image": x.pixels * x.row,
-            "table": table,
+            **_rows_of(table),
             "zeros": padding,
             "taps_chosen": chosen,
             "taps_row": chosen.row if chosen else 0,
             "vectors": self.padded(x.shape[1]) // self.machine.lanes,
             "out_image": end.out.pixels,
-            **self._blocks(x.shape[0], len(table)),
+            **self._blocks(x.shape[0], table.shape[1]),
             **end.fields(),
         }
-        self._add(build, (table.shape[1],), pooling.FIELDS, fields)
+        self._add(build, (len(table),), pooling.FIELDS, fields)
 
     def _add(
         self,
@@ -326,6 +326,11 @@ class Emitter:
         if bias is None:
             return zeros(size)
         return torch.nn.functional.pad(bias.detach().float(), (0, size - len(bias)))
+
+
+def _rows_of(table: Table) -> dict[str, Field]:
+    """Fields of a table, or of some columns of one."""
+    return {"table": table, "table_row": table.strides[0] // table.itemsize}
 
 
 @functools.lru_cache(maxsize=64)

@@ -280,7 +280,8 @@ class Forward:
             self._emit_convolution(layer, kernel, end, image, range(first, last))
         elif isinstance(kernel, MaxPool):
             slot, chosen, width = layer.inputs[0], self._chosen(layer, image), layer.shape[3]
-            table = tables.forward(geometry_of(layer), self._ring(slot, image))[first * width : last * width]
+            table = tables.forward(geometry_of(layer), self._ring(slot, image))
+            table = table[:, first * width : last * width]
             self._emitter.max_pool(self._map(slot, image), chosen and chosen.rows(first, last), table, end)
         elif isinstance(kernel, Mean):
             self._emitter.mean(self._map(layer.inputs[0], image), end)
@@ -311,7 +312,7 @@ class Forward:
             packed = rows_of_taps(emitter.machine, weights)
             line = geometry.kernel[1] * weights.shape[1]
             emitter.dense(
-                place.image(image), packed, weights.bias, tables.forward(moved)[pixels], places, line, end
+                place.image(image), packed, weights.bias, tables.forward(moved)[:, pixels], places, line, end
             )
             return
         x, ring = self._map(slot, image), self._ring(slot, image)
@@ -320,7 +321,10 @@ class Forward:
             taps = depthwise_weights(emitter.machine, weights, sweep.taps)
             emitter.depthwise(x, taps, weights.bias, sweep.rows(rows.start, rows.stop), end)
         else:
-            table, packed = tables.forward(geometry, ring)[pixels], forward_weights(emitter.machine, weights)
+            table, packed = (
+                tables.forward(geometry, ring)[:, pixels],
+                forward_weights(emitter.machine, weights),
+            )
             emitter.dense(x, packed, weights.bias, table, places, weights.shape[1], end)
 
     def _emit_concatenation(self, layer: Layer, image: int | None, first: int, last: int) -> None:

@@ -20,6 +20,7 @@ FIELDS = (
         "input_row",
         "input_image",
         "table",
+        "table_row",
         "zeros",
         "taps_chosen",
         "taps_row",
@@ -99,10 +100,9 @@ def _pixels(w: Writer, taps: int) -> Iterator[tuple[Any, Any, Any, list[Any]]]:
     """Code for each pixel of a unit: its image, its row in the result, the image's memory, and its taps."""
     at = w.at
     w.read_end()
-    table = w.pointer("table")
+    table, row = w.pointer("table"), w.field("table_row")
     with w.units() as unit:
         image, x, first, last = w.block(unit)
         with w.loop(first, last) as pixel:
-            line = at.mul(pixel, w.number(taps))
-            entries = [w.integer(table, at.add(line, w.number(tap))) for tap in range(taps)]
+            entries = [w.integer(table, w.cell(w.number(tap), row, pixel)) for tap in range(taps)]
             yield image, at.add(pixel, at.mul(image, w.field("out_image"))), x, entries

@@ -1,6 +1,7 @@
 """Which pixel of a map each tap of a kernel meets, forward and back.
 
-Maps are numbered row by row; -1 stands for padding.
+Maps are numbered row by row; -1 stands for padding. Tables are taps x places, so that what places lie side by
+side is read together.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Phase:
 
     Attributes:
         taps: Numbers of the kernel's taps.
-        table: Places x taps: pixels of the result.
+        table: Taps x places: pixels of the result.
         places: Their pixels.
     """
 
@@ -137,7 +138,7 @@ def all_places(pixels: int) -> Table:
 
 @functools.lru_cache(maxsize=64)
 def forward(geometry: Geometry, ring: int = 0) -> Table:
-    """The result's pixels x the kernel's taps: pixels of the map.
+    """The kernel's taps x the result's pixels: pixels of the map.
 
     Args:
         geometry: How the window moves.
@@ -180,31 +181,31 @@ def _back(geometry: Geometry, axis: int, phase: int) -> tuple[_Whole, _Whole, _W
 
 
 def _combined(rows: _Whole, columns: _Whole, size: Pair, ring: int = 0) -> Table:
-    """Places x taps of two axes from those of each."""
-    table = _pixels(rows[:, None, :, None], columns[None, :, None, :], size, ring)
-    return table.reshape(table.shape[0] * table.shape[1], -1)
+    """Taps x places of two axes from places x taps of each."""
+    table = _pixels(rows.T[:, None, :, None], columns.T[None, :, None, :], size, ring)
+    return table.reshape(rows.shape[1] * columns.shape[1], len(rows) * len(columns))
 
 
 def _pixels(rows: _Whole, columns: _Whole, size: Pair, ring: int) -> Table:
     """Pixels of a map, -1 for those outside."""
     inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
-    return np.where(inside, rows % (ring or size[0]) * size[1] + columns, -1).astype(np.int32)
+    return np.where(inside, rows % (ring or size[0]) * size[1] + columns, -1).astype(np.int32, order="C")
 
 
 def repeated(table: Table, images: int, pixels: int) -> Table:
-    """The table for several images in a row, of so many pixels each."""
+    """The table, or row of one, for several images in a row, of so many pixels each."""
     shifts = np.arange(images, dtype=np.int32)[:, None] * pixels
-    flat = table.reshape(1, -1)
-    return np.where(flat < 0, flat, flat + shifts).reshape(images * len(table), *table.shape[1:])
+    apart = table[..., None, :]
+    return np.where(apart < 0, apart, apart + shifts).reshape(*table.shape[:-1], images * table.shape[-1])
 
 
 @functools.lru_cache(maxsize=64)
 def gathered(geometry: Geometry) -> Table:
-    """The map's pixels x all of the kernel's taps: pixels of the result."""
+    """All of the kernel's taps x the map's pixels: pixels of the result."""
     pixels, taps = geometry.size[0] * geometry.size[1], geometry.kernel[0] * geometry.kernel[1]
-    table = np.full((pixels, taps), -1, np.int32)
+    table = np.full((taps, pixels), -1, np.int32)
     for phase in backward(geometry):
-        table[np.ix_(phase.places, np.array(phase.taps, np.int32))] = phase.table
+        table[np.ix_(np.array(phase.taps, np.int32), phase.places)] = phase.table
     return table
 
 
@@ -218,7 +219,7 @@ class Phases:
     Attributes:
         sides: How many phases ``a`` each axis has.
         counts: How many places ``i``.
-        table: Places x steps ``m`` of both axes: pixels of the result.
+        table: Steps ``m`` of both axes x places: pixels of the result.
         rows: Phases x steps: rows of the kernel, some outside of it.
         columns: The same for columns.
     """
