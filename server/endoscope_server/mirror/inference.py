@@ -210,7 +210,8 @@ class Programs:
         shapes: dict[str, tuple[int, ...]] = {self._graph.inputs[0].name: tuple(shape)}
         layers: list[Layer] = []
         for step in steps:
-            kernel, [output] = step.function, step.outputs
+            kernel: Any = step.function
+            [output] = step.outputs
             given = [shapes[name] for name in step.inputs]
             if isinstance(kernel, Reshaping):
                 slots[output], shapes[output] = slots[step.inputs[0]], _flattened(kernel, given[0])

@@ -73,8 +73,8 @@ class Forward:
         shapes: Of the inputs, whose slots are the first ones.
         results: Slots of the values that are wanted.
         keeps: Whether what a backward pass needs is kept.
-        banded: Whether large layers are taken band by band, which is good for one thread: several wait for each
-            other more often.
+        banded: Whether large layers are taken band by band, which is good for one thread: several wait for
+            each other more often.
         outside: Whether the input, pictures of few channels, is read where it is, plane by plane.
 
     Attributes:

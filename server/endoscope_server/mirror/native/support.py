@@ -13,6 +13,7 @@ from endoscope_server.mirror.kernels import Kernel
 from endoscope_server.mirror.kernels.convolution import Convolution
 from endoscope_server.mirror.kernels.elementwise import Sum
 from endoscope_server.mirror.kernels.layout import Concatenation
+from endoscope_server.mirror.kernels.linear import Linear
 from endoscope_server.mirror.kernels.pooling import MaxPool, Mean
 from endoscope_server.mirror.native import depthwise
 from endoscope_server.mirror.native.emitter import Bounds
@@ -54,7 +55,7 @@ def is_depthwise(kernel: Convolution) -> bool:
     return kernel.groups == kernel.weights.shape[0] and kernel.weights.shape[1] == 1 and kernel.groups > 1
 
 
-def has_bounds(kernel: Convolution | Sum) -> bool:
+def has_bounds(kernel: Convolution | Sum | Linear) -> bool:
     """Whether what follows does nothing but to clip."""
     return kernel.activation is None or kernel.activation.bounds is not None
 
@@ -94,26 +95,14 @@ def layer(
     Raises:
         Misfit: if it can't be one of a program.
     """
-    geometry, first, added = None, shapes[0], shapes[1:]
-    shape: Shape
+    first, added = shapes[0], shapes[1:]
+    geometry, shape = None, first
     if isinstance(kernel, Convolution):
-        if first[1] != kernel.weights.shape[1] * kernel.groups:
-            raise Misfit
-        window = kernel.window
-        starts = tuple(before for before, _ in window.padding(first[2:]))
-        sizes = window.output_sizes(first[2:])
-        geometry = _geometry(first, sizes, window.kernel, window.strides, window.dilations, starts)
-        shape = (first[0], kernel.weights.shape[0], sizes[0], sizes[1])
+        geometry = _convolved(kernel, first)
+        shape = (first[0], kernel.weights.shape[0], *geometry.result)
     elif isinstance(kernel, MaxPool):
-        try:
-            images, channels, height, width = kernel.result(first)
-        except RuntimeError as error:
-            # Computed otherwise, it is told which node fails.
-            raise Misfit from error
-        shape = images, channels, height, width
-        geometry = _geometry(
-            first, shape[2:], kernel.kernel, kernel.strides, kernel.dilations, kernel.padding
-        )
+        geometry = _pooled(kernel, first)
+        shape = (*first[:2], *geometry.result)
     elif isinstance(kernel, Concatenation):
         if any((one[0], *one[2:]) != (first[0], *first[2:]) for one in shapes):
             raise Misfit
@@ -122,13 +111,29 @@ def layer(
         if {2, 3} != {axis % 4 for axis in (kernel.axes or (2, 3))}:
             raise Misfit
         shape = (*first[:2], 1, 1)
-    else:
-        shape = first
     if min(shape) < 1 or any(one != shape for one in added):
         raise Misfit
     if geometry is not None and not _fits(kernel, geometry):
         raise Misfit
     return Layer(kernel, inputs, output, shape, geometry, needs)
+
+
+def _convolved(kernel: Convolution, shape: Shape) -> Geometry:
+    if shape[1] != kernel.weights.shape[1] * kernel.groups:
+        raise Misfit
+    window = kernel.window
+    starts = tuple(before for before, _ in window.padding(shape[2:]))
+    sizes = window.output_sizes(shape[2:])
+    return _geometry(shape, sizes, window.kernel, window.strides, window.dilations, starts)
+
+
+def _pooled(kernel: MaxPool, shape: Shape) -> Geometry:
+    try:
+        sizes = kernel.result(shape)[2:]
+    except RuntimeError as error:
+        # Computed otherwise, it is told which node fails.
+        raise Misfit from error
+    return _geometry(shape, sizes, kernel.kernel, kernel.strides, kernel.dilations, kernel.padding)
 
 
 def _fits(kernel: Kernel, geometry: Geometry) -> bool:
