@@ -224,8 +224,8 @@ class Programs:
             inputs = tuple(slots[name] for name in step.inputs)
             made = layer(kernel, inputs, slots[output], (False,) * len(inputs), [_map(one) for one in given])
             layers.append(made)
-            flat = isinstance(step.function, Linear) or (isinstance(kernel, Mean) and not kernel.keep)
-            shapes[output] = made.shape[:2] if flat else made.shape
+            rank = 2 if isinstance(kernel, Mean) and not kernel.keep else len(given[0])
+            shapes[output] = made.shape[:rank]
         return layers, slots, shapes
 
     def _product(self, kernel: Linear, shapes: Sequence[tuple[int, ...]]) -> Convolution:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from endoscope_server.mirror.kernels import Kernel
-from endoscope_server.mirror.kernels.activation import Activation, clip, relu
+from endoscope_server.mirror.kernels.activation import Activated, Activation, clip, relu
 from endoscope_server.mirror.kernels.convolution import Convolution
 from endoscope_server.mirror.kernels.elementwise import Sum
 from endoscope_server.mirror.kernels.layout import Concatenation
@@ -96,6 +96,10 @@ class Network:
 
         return self.add(Sum(activation), [first, second], same)
 
+    def activated(self, slot: int, activation: Activation) -> int:
+        """An activation function by itself."""
+        return self.add(Activated(activation), [slot], activation.apply)
+
     def concatenate(self, slots: Sequence[int]) -> int:
         """Values joined along the channels."""
         return self.add(Concatenation(1), slots, lambda *parts: torch.cat(parts, 1))
@@ -151,12 +155,14 @@ def _add_layer(network: Network, random: np.random.Generator) -> None:
         for other, one in enumerate(network.shapes)
         if (one[0], *one[2:]) == (shape[0], *shape[2:]) and one[1] % 16 == 0
     ]
-    kind = random.choice(["dense", "dense", "depthwise", "residual", "pool", "sum", "join"])
+    kind = random.choice(["dense", "dense", "depthwise", "residual", "pool", "sum", "join", "clip"])
     activation = ACTIVATIONS[int(random.integers(len(ACTIVATIONS)))]
     if kind == "pool" and min(shape[2:]) >= 3:
         kernel = int(random.integers(2, 4))
         padding = int(random.integers(0, kernel // 2 + 1))
         network.max_pool(slot, kernel, int(random.integers(1, 3)), padding, bool(random.integers(2)))
+    elif kind == "clip" and activation is not None:
+        network.activated(slot, activation)
     elif kind == "sum" and len(alike) > 1:
         network.sum(slot, int(random.choice(alike)), activation)
     elif kind == "join" and around:

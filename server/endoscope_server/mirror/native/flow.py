@@ -6,6 +6,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
+from endoscope_server.mirror.kernels.activation import Activated
 from endoscope_server.mirror.kernels.convolution import Convolution
 from endoscope_server.mirror.kernels.elementwise import Sum
 from endoscope_server.mirror.kernels.layout import Concatenation
@@ -156,8 +157,8 @@ class Flow:
                     self.contribute(part, gradient.part(first, channels))
                 first += channels
             return
-        # What is added gets the gradient as it is.
-        first_added = 0 if isinstance(kernel, Sum) else 1
+        # What is added or clipped gets the gradient as it is, masked before.
+        first_added = 0 if isinstance(kernel, (Activated, Sum)) else 1
         for other, need in zip(layer.inputs[first_added:], layer.needs[first_added:], strict=True):
             if need:
                 self.contribute(other, gradient)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from endoscope_server.mirror.kernels.activation import Activated
 from endoscope_server.mirror.kernels.convolution import Convolution
 from endoscope_server.mirror.kernels.elementwise import Sum
 from endoscope_server.mirror.kernels.layout import Concatenation
@@ -286,9 +287,9 @@ class Forward:
         elif isinstance(kernel, Mean):
             self._emitter.mean(self._map(layer.inputs[0], image), end)
         else:
-            assert isinstance(kernel, Sum)
-            x, other = (self._rows(slot, image, first, last) for slot in layer.inputs)
-            self._emitter.sum(x, replace(end, other=other))
+            assert isinstance(kernel, (Activated, Sum))
+            x, *others = (self._rows(slot, image, first, last) for slot in layer.inputs)
+            self._emitter.sum(x, replace(end, other=others[0] if others else None))
 
     def _chosen(self, layer: Layer, image: int | None) -> View | None:
         if not self._keeps or not layer.needs[0]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from endoscope_server.mirror.kernels import Kernel
+from endoscope_server.mirror.kernels.activation import Activated
 from endoscope_server.mirror.kernels.convolution import Convolution
 from endoscope_server.mirror.kernels.elementwise import Sum
 from endoscope_server.mirror.kernels.layout import Concatenation
@@ -43,7 +44,7 @@ def is_supported(kernel: Any) -> bool:
         fits = weights.dtype == torch.float32 and len(weights.shape) == 4 and len(kernel.window.kernel) == 2
         few_taps = is_depthwise(kernel) and math.prod(kernel.window.kernel) <= _MOST_TAPS
         return fits and (kernel.groups == 1 or few_taps) and has_bounds(kernel)
-    if isinstance(kernel, Sum):
+    if isinstance(kernel, (Activated, Sum)):
         return has_bounds(kernel)
     if isinstance(kernel, MaxPool):
         return kernel.kernel[0] * kernel.kernel[1] <= _MOST_TAPS
@@ -55,7 +56,7 @@ def is_depthwise(kernel: Convolution) -> bool:
     return kernel.groups == kernel.weights.shape[0] and kernel.weights.shape[1] == 1 and kernel.groups > 1
 
 
-def has_bounds(kernel: Convolution | Sum | Linear) -> bool:
+def has_bounds(kernel: Activated | Convolution | Linear | Sum) -> bool:
     """Whether what follows does nothing but to clip."""
     return kernel.activation is None or kernel.activation.bounds is not None
 
