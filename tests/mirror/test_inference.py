@@ -13,6 +13,7 @@ from onnx import numpy_helper, parser
 from endoscope_server.errors import LimitExceeded
 from endoscope_server.graph import Fidelity, Graph, Sessions
 from endoscope_server.mirror import Programs, scan_sessions
+from endoscope_server.mirror.native.forward import Forward
 from endoscope_server.mirror.native.machine import machine
 
 pytestmark = pytest.mark.skipif(machine() is None, reason="no kernels for this machine")
@@ -145,6 +146,21 @@ def test_what_programs_do_not_take(text: str, values: list[str]) -> None:
     assert not Programs(mobile(text)).takes(frozenset(values))
 
 
+def test_a_program_that_is_wrong_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    right = Forward.run_outside
+
+    def wrong(self: Forward, pictures: np.ndarray, threads: int) -> list[np.ndarray]:
+        return [found * np.float32(1.001) for found in right(self, pictures, threads)]
+
+    monkeypatch.setattr(Forward, "run_outside", wrong)
+    programs = Programs(mobile())
+    assert not programs.takes(frozenset(["y"]))
+    assert programs.run({"x": pictures(1, 3, 32, 32)}, frozenset(["y"]), 1) is None
+    assert "differs from ONNX Runtime's by 0.001" in caplog.text
+
+
 def test_networks_without_depthwise_convolutions_are_left_to_onnx_runtime() -> None:
     text = MOBILE.replace("Conv<group = 24, pads", "Conv<pads").replace("clipped, w1", "clipped, w2")
     assert not Programs(
@@ -157,8 +173,8 @@ def test_sessions_use_programs_where_they_can() -> None:
     exact = Sessions(graph).run({"x": batch}, ["y", "narrow"])
     for sessions in (
         scan_sessions(graph),
-        Sessions(graph, fidelity=Fidelity.FAST, compiled=Programs(graph)),
-        Sessions(graph, fidelity=Fidelity.FAST, compiled=Programs(graph)).narrowed(1),
+        Sessions(graph, fidelity=Fidelity.FAST).assisted(Programs(graph)),
+        Sessions(graph, fidelity=Fidelity.FAST).assisted(Programs(graph)).narrowed(1),
     ):
         sessions.prepare(["y"])
         alone = sessions.run({"x": batch}, ["y"])
@@ -172,7 +188,7 @@ def test_sessions_use_programs_where_they_can() -> None:
 
 def test_exact_sessions_never_use_programs() -> None:
     graph, batch = mobile(), pictures(1, 3, 32, 32)
-    exact = Sessions(graph, compiled=Programs(graph)).run({"x": batch}, ["y"])
+    exact = Sessions(graph).assisted(Programs(graph)).run({"x": batch}, ["y"])
     np.testing.assert_array_equal(exact["y"], Sessions(graph).run({"x": batch}, ["y"])["y"])
 
 

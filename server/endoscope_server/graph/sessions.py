@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import enum
 import functools
 import shutil
@@ -87,7 +88,6 @@ class Sessions:
         fidelity: Exact values, or speed.
         capacity: How many sessions are kept; the least recently used goes first.
         instead: Sessions of the same graph to use where there is no memory for these.
-        compiled: Computes what it can in place of fast sessions on the CPU.
 
     Attributes:
         allowance: Grants memory for sessions that hold weights of their own; None for as much as they want.
@@ -101,7 +101,6 @@ class Sessions:
         fidelity: Fidelity = Fidelity.EXACT,
         capacity: int = 16,
         instead: Sessions | None = None,
-        compiled: Compiled | None = None,
     ) -> None:
         unknown = set(providers) - set(ort.get_available_providers())
         if unknown:
@@ -120,8 +119,7 @@ class Sessions:
         self._sessions: OrderedDict[frozenset[str], ort.InferenceSession] = OrderedDict()
         self._sizes: dict[frozenset[str], int] = {}
         self._instead = instead
-        fast = fidelity is Fidelity.FAST and providers[0] == "CPUExecutionProvider"
-        self._compiled = compiled if fast else None
+        self._compiled: Compiled | None = None
         self.allowance: Allowance | None = instead.allowance if instead else None
         self._weights = {name: ort_value(graph.weights[name]) for name in sorted(graph.stripped)}
 
@@ -189,9 +187,19 @@ class Sessions:
 
     def narrowed(self, threads: int) -> Sessions:
         """The same with fewer threads; where there is no memory for both, these are used instead."""
-        return Sessions(
-            self.graph, self._providers, threads, self.fidelity, self._capacity, self, self._compiled
-        )
+        narrow = Sessions(self.graph, self._providers, threads, self.fidelity, self._capacity, instead=self)
+        return narrow if self._compiled is None else narrow.assisted(self._compiled)
+
+    def assisted(self, compiled: Compiled) -> Sessions:
+        """These sessions for what is left when something else computes all that it can.
+
+        It does so in place of fast sessions on the CPU; others are returned as they are.
+        """
+        if self.fidelity is not Fidelity.FAST or self._providers[0] != "CPUExecutionProvider":
+            return self
+        same = copy.copy(self)
+        same._compiled = compiled  # noqa: SLF001  # its own copy
+        return same
 
     def _session(self, values: frozenset[str]) -> ort.InferenceSession:
         with self._lock:

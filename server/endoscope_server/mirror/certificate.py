@@ -241,7 +241,7 @@ class _Comparison:
         kind = self._producers[name].op_type if name in self._producers else ""
         array = to_numpy(found, self._mirror.types.get(name, 0))
         scale = 1.0 if kind in _UNIT_RANGE else 0.0
-        return ValueDifference(name, kind, *_difference(array, expected, scale))
+        return ValueDifference(name, kind, *difference(array, expected, scale))
 
 
 def _reachable(mirror: Mirror, names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -254,7 +254,7 @@ def _reachable(mirror: Mirror, names: Sequence[str]) -> tuple[list[str], list[st
     return [name for name in names if name not in lost], notes
 
 
-def _difference(found: Any, expected: Any, scale: float = 0.0) -> tuple[float, float]:
+def difference(found: Any, expected: Any, scale: float = 0.0) -> tuple[float, float]:
     """The largest absolute difference of two values, and that over the largest magnitude expected.
 
     Args:
@@ -265,7 +265,7 @@ def _difference(found: Any, expected: Any, scale: float = 0.0) -> tuple[float, f
     if isinstance(expected, (list, tuple)) or isinstance(found, (list, tuple)):
         if not isinstance(found, (list, tuple)) or len(found) != len(expected):
             return math.inf, math.inf
-        pairs = [_difference(*pair, scale) for pair in zip(found, expected, strict=True)]
+        pairs = [difference(*pair, scale) for pair in zip(found, expected, strict=True)]
         return max((pair[0] for pair in pairs), default=0.0), max((pair[1] for pair in pairs), default=0.0)
     if found is None or expected is None:
         return (0.0, 0.0) if found is expected else (math.inf, math.inf)

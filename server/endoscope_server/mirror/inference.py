@@ -6,6 +6,7 @@ doesn't, and gives the same bytes for a picture in any batch and with any number
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from endoscope_server.errors import EndoscopeError, LimitExceeded
 from endoscope_server.graph import Allowance, Fidelity, Graph, Sessions
+from endoscope_server.mirror.certificate import difference
 from endoscope_server.mirror.kernels.convolution import Convolution
 from endoscope_server.mirror.kernels.layout import Reshaping
 from endoscope_server.mirror.kernels.linear import Linear
@@ -39,8 +41,12 @@ from endoscope_server.mirror.native.support import (
 from endoscope_server.mirror.plan import Step
 from endoscope_server.mirror.spatial import Window
 
+logger = logging.getLogger(__name__)
+
 Array = NDArray[np.generic]
 
+# The largest difference from ONNX Runtime's values that is accepted, over their largest.
+_TOLERANCE = 1e-4
 # Pictures in one run of a program: more gain nothing.
 _TOGETHER = 8
 # Programs that are kept, of one model.
@@ -78,7 +84,8 @@ class Programs:
         """Whether programs compute some values, for pictures of the usual size at least.
 
         They do where all that is between them and the picture can be in a program, depthwise convolutions
-        are part of it, and no map is among the values: ONNX Runtime has maps in the order that is asked for.
+        are part of it, no map is among the values (ONNX Runtime has maps in the order that is asked for), and
+        they give what ONNX Runtime gives for a drawn picture.
 
         Raises:
             LimitExceeded: if there is no memory for the weights.
@@ -86,11 +93,24 @@ class Programs:
         with self._lock:
             found = self._taken.get(values)
             if found is None:
-                found = self._form(values, self._usual_shape()) is not None
-                if found and not self._granted:
+                form = self._form(values, self._usual_shape())
+                if form is not None and not self._granted:
                     self._take_memory()
-                self._taken[values] = found
+                found = self._taken[values] = form is not None and self._agrees(form, values)
             return found
+
+    def _agrees(self, form: _Form, values: frozenset[str]) -> bool:
+        """Whether a program gives what ONNX Runtime gives for a drawn picture."""
+        shape, name = self._usual_shape(), self._graph.inputs[0].name
+        picture = np.random.default_rng(0).standard_normal(shape, np.float32)
+        found = form.run(picture, threads=1)
+        exact = Sessions(self._graph, capacity=1).run({name: picture}, list(values))
+        apart = {value: difference(found[value], exact[value])[1] for value in values}
+        worst = max(apart, key=lambda value: apart[value])
+        if apart[worst] <= _TOLERANCE:
+            return True
+        logger.warning("no program is used: %r differs from ONNX Runtime's by %.2g", worst, apart[worst])
+        return False
 
     def _take_memory(self) -> None:
         size = sum(weight.nbytes for weight in self._graph.weights.values())
@@ -254,8 +274,8 @@ def scan_sessions(
         providers: ONNX Runtime execution providers.
         programs: Of the model; None for new ones.
     """
-    compiled = programs or Programs(graph)
-    return Sessions(graph, providers, intra_op_threads=1, fidelity=Fidelity.FAST, compiled=compiled)
+    sessions = Sessions(graph, providers, intra_op_threads=1, fidelity=Fidelity.FAST)
+    return sessions.assisted(programs or Programs(graph))
 
 
 class _Form:

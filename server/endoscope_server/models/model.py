@@ -73,10 +73,9 @@ class Model:
         self.graph = Graph.from_file(file.path)
         self.card: Card = make_card(self.graph, file.facts)
         self.sessions = Sessions(self.graph, intra_op_threads=threads)
+        self.fast_sessions = Sessions(self.graph, intra_op_threads=threads, fidelity=Fidelity.FAST)
         self._programs = Programs(self.graph)
-        self.fast_sessions = Sessions(
-            self.graph, intra_op_threads=threads, fidelity=Fidelity.FAST, compiled=self._programs
-        )
+        self.inference_sessions = self.fast_sessions.assisted(self._programs)
         self.scan_sessions = scan_sessions(self.graph, programs=self._programs)
         self._certificates = certificates
         self._compute = compute
@@ -85,7 +84,8 @@ class Model:
 
     def grant(self, allowance: Allowance) -> None:
         """Let memory for what holds weights of its own be granted."""
-        self.fast_sessions.allowance = self.scan_sessions.allowance = self._programs.allowance = allowance
+        for one in (self.fast_sessions, self.inference_sessions, self.scan_sessions, self._programs):
+            one.allowance = allowance
 
     @property
     def activation_bytes(self) -> int:

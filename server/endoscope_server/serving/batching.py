@@ -160,7 +160,7 @@ class Batcher:
         """
         arrived = time.perf_counter_ns()
         names = {asked: model.graph.resolve(asked) for asked in outputs}
-        model.fast_sessions.check_inputs(inputs)
+        model.inference_sessions.check_inputs(inputs)
         if self._under_way >= self._max_waiting:
             raise LimitExceeded(
                 f"{self._under_way} requests are under way, expected at most {self._max_waiting}; "
@@ -198,7 +198,7 @@ class Batcher:
         lines = self._lines.setdefault(model, OrderedDict())
         line = lines.pop(outputs, None)
         if line is None or (line.plan.done() and (line.plan.cancelled() or line.plan.exception())):
-            wide, narrow = model.fast_sessions, self._narrow_sessions(model)
+            wide, narrow = model.inference_sessions, self._narrow_sessions(model)
             loop = asyncio.get_running_loop()
             line = _Line(loop.run_in_executor(self._pool, lambda: Plan(wide, narrow, outputs)))
         lines[outputs] = line
@@ -208,7 +208,7 @@ class Batcher:
 
     def _narrow_sessions(self, model: Model) -> Sessions:
         """Sessions of a model that leave the other runners their share of the cores."""
-        wide = model.fast_sessions
+        wide = model.inference_sessions
         cores = wide.threads or len(os.sched_getaffinity(0))
         if self._runners == 1 or cores == 1:
             return wide
