@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from endoscope_server.mirror.compiling.machine import machine
 from endoscope_server.mirror.kernels import activation
 from endoscope_server.mirror.kernels.engines import Engine, Packed, Phased, Pointwise, fastest
 from endoscope_server.mirror.kernels.linear import Linear
@@ -133,17 +134,34 @@ def test_products_with_a_constant_matrix(rows: int, outputs: int, turned: bool, 
             assert_close(result[0], total)
 
 
+@pytest.mark.parametrize("count", [1, 2, 8, 15])
 @pytest.mark.parametrize("inputs", [2, 7, 8, 100, 1000])
 @pytest.mark.parametrize("zeros", [0.0, 0.6, 1.0])
-def test_one_row_times_a_matrix_reads_what_is_not_zero(inputs: int, zeros: float) -> None:
+@pytest.mark.parametrize("outputs", [16, 48, 1040, 33])
+def test_a_few_rows_times_a_matrix_read_what_is_not_zero(
+    count: int, inputs: int, zeros: float, outputs: int
+) -> None:
     generator = torch.Generator().manual_seed(inputs)
-    x = torch.randn(1, inputs, generator=generator)
-    x[torch.rand(1, inputs, generator=generator) < zeros] = 0
-    matrix = torch.randn(inputs, 33, generator=generator)
-    # Rows that aren't read can't spoil the result.
-    matrix[x[0] == 0] = torch.inf
+    x = torch.randn(count, inputs, generator=generator)
+    x[:, torch.rand(inputs, generator=generator) < zeros] = 0
+    matrix = torch.randn(inputs, outputs, generator=generator)
+    if outputs % 16 == 0 and machine() is not None:
+        # Rows that aren't read can't spoil the result.
+        matrix[x[0] == 0] = torch.inf
     kernel = Linear(matrix.t(), None)
     exact = x.double() @ torch.where(matrix.isinf(), 0, matrix).double()
     assert torch.allclose(kernel(x).double(), exact, atol=1e-4)
-    x[0, 0] = torch.nan
+    x[:, 0] = torch.nan
     assert kernel(x).isnan().all()
+
+
+def test_a_single_row_times_a_large_matrix() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, matrix, bias = (
+        torch.randn(shape, generator=generator) for shape in ((1, 2048), (2064, 2048), (2064,))
+    )
+    kernel = Linear(matrix, bias, activation.relu)
+    exact = functional.linear(x.double().relu(), matrix.double(), bias.double()).relu()
+    assert torch.allclose(kernel(x.relu()).double(), exact, atol=1e-3)
+    together = kernel(x.relu().expand(3, -1).contiguous())
+    assert torch.allclose(together.double(), exact.expand(3, -1), atol=1e-3)

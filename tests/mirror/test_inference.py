@@ -13,8 +13,8 @@ from onnx import numpy_helper, parser
 from endoscope_server.errors import LimitExceeded
 from endoscope_server.graph import Fidelity, Graph, Sessions
 from endoscope_server.mirror import Programs, scan_sessions
+from endoscope_server.mirror.compiling.machine import machine
 from endoscope_server.mirror.native.forward import Forward
-from endoscope_server.mirror.native.machine import machine
 
 pytestmark = pytest.mark.skipif(machine() is None, reason="no kernels for this machine")
 

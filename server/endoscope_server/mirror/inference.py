@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from endoscope_server.errors import EndoscopeError, LimitExceeded
 from endoscope_server.graph import Allowance, Fidelity, Graph, Sessions
 from endoscope_server.mirror.certificate import difference
+from endoscope_server.mirror.compiling.machine import machine
 from endoscope_server.mirror.kernels.convolution import Convolution
 from endoscope_server.mirror.kernels.layout import Reshaping
 from endoscope_server.mirror.kernels.linear import Linear
@@ -27,7 +28,6 @@ from endoscope_server.mirror.kernels.pooling import Mean
 from endoscope_server.mirror.kernels.weights import Weights
 from endoscope_server.mirror.module import Mirror, from_onnx
 from endoscope_server.mirror.native.forward import Forward
-from endoscope_server.mirror.native.machine import machine
 from endoscope_server.mirror.native.support import (
     FEW_CHANNELS,
     Layer,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from endoscope_server.mirror.compiling.machine import Machine
 from endoscope_server.mirror.kernels import Kernel
 from endoscope_server.mirror.kernels.activation import Activated, Activation, clip, relu
 from endoscope_server.mirror.kernels.convolution import Convolution
@@ -18,7 +19,6 @@ from endoscope_server.mirror.kernels.elementwise import Sum
 from endoscope_server.mirror.kernels.layout import Concatenation
 from endoscope_server.mirror.kernels.pooling import MaxPool
 from endoscope_server.mirror.kernels.weights import Weights
-from endoscope_server.mirror.native.machine import Machine
 from endoscope_server.mirror.native.stretch import Place, Stretch
 from endoscope_server.mirror.spatial import Window
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from endoscope_server.mirror.compiling.machine import Machine, machine
 from endoscope_server.mirror.kernels.pooling import Mean
 from endoscope_server.mirror.native import bands, support
 from endoscope_server.mirror.native.bands import schedule
 from endoscope_server.mirror.native.forward import Forward
-from endoscope_server.mirror.native.machine import Machine, machine
 from endoscope_server.mirror.native.support import Layer, Misfit, Shape, layer
 from tests.mirror.native.networks import MACHINES, Network, random_network
 

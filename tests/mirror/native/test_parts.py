@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endoscope_server.mirror import from_onnx
+from endoscope_server.mirror.compiling.arena import Buffer, place
+from endoscope_server.mirror.compiling.machine import Machine
 from endoscope_server.mirror.fusion import region
 from endoscope_server.mirror.native import dense, stretch
-from endoscope_server.mirror.native.arena import Buffer, place
-from endoscope_server.mirror.native.machine import Machine
 from endoscope_server.mirror.native.stretch import Stretch
 from endoscope_server.mirror.native.support import is_supported
 from tests.mirror.native.networks import MACHINES, Network

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from endoscope_server.mirror.compiling.machine import Machine, machine
 from endoscope_server.mirror.kernels.activation import clip, relu
 from endoscope_server.mirror.native import stretch as stretch_module
-from endoscope_server.mirror.native.machine import Machine, machine
 from tests.mirror.native.networks import MACHINES, Network, random_network
 
 pytestmark = pytest.mark.skipif(machine() is None, reason="no kernels for this machine")

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from endoscope_server.errors import EndoscopeError
+from endoscope_server.mirror.compiling.machine import machine
 from endoscope_server.mirror.fusion.replay import Form, Replay, are_distinct, form_of
 from endoscope_server.mirror.kernels import Kernel
 from endoscope_server.mirror.kernels.convolution import Convolution
-from endoscope_server.mirror.native.machine import machine
 from endoscope_server.mirror.native.stretch import Stretch
 from endoscope_server.mirror.native.support import is_supported
 from endoscope_server.mirror.plan import Step, failed

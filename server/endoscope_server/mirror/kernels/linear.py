@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from endoscope_server.mirror.kernels import onednn
+from endoscope_server.mirror.kernels import onednn, rows
 from endoscope_server.mirror.kernels.activation import Activation
 from endoscope_server.mirror.kernels.base import NOTHING, Gradient, Kernel, Saved, added, summed_to
 
 _MANY_ROWS = 16
-# Up to so many rows a product is as fast as the matrix is read, and MKL leaves that to one thread.
-_VERY_FEW_ROWS = 2
-_PARTS = 8
+# A matrix of so many numbers is turned once, so that a single row, much of which may be zero, needs not all.
+_LARGE = 1 << 22
 
 
 class Linear(Kernel):
@@ -55,7 +55,7 @@ class Linear(Kernel):
         done = None
         if fast and _against_the_grain(matrix):
             fits = False
-            y = _few_rows(x, self._turned)
+            y = _few_rows(x, matrix.t())
             y = y if self.bias is None else y.add_(self.bias)
         elif fast and fits:
             y = onednn.linear_binary(x, other, matrix, self.bias, "add")
@@ -90,19 +90,27 @@ class Linear(Kernel):
         return first, summed_to(gradient, other_shape) if needs[1] else None
 
     def _forward_matrix(self, x: Tensor) -> Tensor:
-        rows = x.numel() // x.shape[-1]
-        if rows < _MANY_ROWS:
+        count = x.numel() // x.shape[-1]
+        if count == 1 and self.matrix.numel() >= _LARGE and rows.fits(x.reshape(1, -1), self._turned_whole):
+            # Turned back, it is what it was.
+            return self._turned_whole.t()
+        if count < _MANY_ROWS:
             return self.matrix
         if self._packed is None:
-            self._packed = onednn.pack_matrix(self.matrix.contiguous(), rows)
+            self._packed = onednn.pack_matrix(self.matrix.contiguous(), count)
         return self._packed
 
+    @functools.cached_property
+    def _turned_whole(self) -> Tensor:
+        """Inputs x outputs, in memory of its own if it isn't so already."""
+        return self._turned.contiguous()
+
     def _backward_matrix(self, gradient: Tensor) -> Tensor:
-        rows = gradient.numel() // gradient.shape[-1]
-        if rows < _MANY_ROWS:
+        count = gradient.numel() // gradient.shape[-1]
+        if count < _MANY_ROWS:
             return self._turned
         if self._packed_turned is None:
-            self._packed_turned = onednn.pack_matrix(self._turned.contiguous(), rows)
+            self._packed_turned = onednn.pack_matrix(self._turned.contiguous(), count)
         return self._packed_turned
 
     def _backward(self, gradient: Tensor, fast: bool, partial: Tensor | None) -> Tensor:
@@ -124,26 +132,11 @@ def _against_the_grain(matrix: Tensor) -> bool:
 
 def _few_rows(x: Tensor, matrix: Tensor) -> Tensor:
     """The product with a matrix of inputs x outputs, in memory of its own."""
-    inputs, outputs = matrix.shape
-    rows = x.numel() // inputs
-    if rows == 1:
-        return _one_row(x.reshape(inputs), matrix).view(*x.shape[:-1], outputs)
-    if rows > _VERY_FEW_ROWS or inputs % _PARTS:
+    flat = x.reshape(-1, len(matrix))
+    if not rows.fits(flat, matrix):
         return torch.matmul(x, matrix)
-    parts = x.reshape(rows, _PARTS, inputs // _PARTS).transpose(0, 1)
-    sums = torch.bmm(parts, matrix.view(_PARTS, inputs // _PARTS, outputs))
-    return sums.sum(0).view(*x.shape[:-1], outputs)
-
-
-def _one_row(x: Tensor, matrix: Tensor) -> Tensor:
-    """The sum of the matrix's rows, weighted, which reads only those whose weight isn't zero.
-
-    Behind a ReLU most are, and so are most gradients before one.
-    """
-    read = x.nonzero().squeeze(1)
-    firsts = torch.arange(_PARTS) * -(-len(x) // _PARTS)
-    starts = torch.searchsorted(read, firsts)
-    return functional.embedding_bag(read, matrix, starts, mode="sum", per_sample_weights=x[read]).sum(0)
+    found: Tensor = rows.product(flat, matrix)
+    return found.view(*x.shape[:-1], matrix.shape[1])
 
 
 class MatrixProduct(Kernel):

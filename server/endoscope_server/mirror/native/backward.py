@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from endoscope_server.mirror.compiling.arena import View
+from endoscope_server.mirror.compiling.machine import Machine
+from endoscope_server.mirror.compiling.program import Program
 from endoscope_server.mirror.native import tables
-from endoscope_server.mirror.native.arena import View
 from endoscope_server.mirror.native.emitter import Emitter
 from endoscope_server.mirror.native.flow import Flow
 from endoscope_server.mirror.native.forward import Forward
-from endoscope_server.mirror.native.machine import Machine
-from endoscope_server.mirror.native.program import Program
 
 
 class Backward:

@@ -17,8 +17,8 @@ from llvmlite import ir
 from numpy.typing import NDArray
 from torch import Tensor
 
-from endoscope_server.mirror.native.machine import Machine
-from endoscope_server.mirror.native.writing import END, FLOAT, HEAD, I32, I64, KERNEL, POINTER, Writer
+from endoscope_server.mirror.compiling.machine import Machine
+from endoscope_server.mirror.compiling.writing import END, FLOAT, HEAD, I32, I64, KERNEL, POINTER, Writer
 
 FIELDS = (
     *HEAD,

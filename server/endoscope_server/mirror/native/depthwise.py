@@ -11,8 +11,8 @@ from llvmlite import ir
 from torch import Tensor
 from torch.nn import functional
 
-from endoscope_server.mirror.native.machine import Machine
-from endoscope_server.mirror.native.writing import END, HEAD, I64, KERNEL, POINTER, Writer
+from endoscope_server.mirror.compiling.machine import Machine
+from endoscope_server.mirror.compiling.writing import END, HEAD, I64, KERNEL, POINTER, Writer
 
 FIELDS = (
     *HEAD,

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from endoscope_server.mirror.compiling.arena import Buffer, View
+from endoscope_server.mirror.compiling.machine import Machine
+from endoscope_server.mirror.compiling.program import Field, Operation
+from endoscope_server.mirror.compiling.writing import mark_bytes
 from endoscope_server.mirror.kernels.weights import Weights
 from endoscope_server.mirror.native import dense, depthwise, entering, means, pooling, sums, tables
-from endoscope_server.mirror.native.arena import Buffer, View
-from endoscope_server.mirror.native.machine import Machine
-from endoscope_server.mirror.native.program import Field, Operation
 from endoscope_server.mirror.native.tables import Geometry, Pair, Sweep, Table
-from endoscope_server.mirror.native.writing import mark_bytes
 
 # So many units of work at least, if there is enough: a thread that is disturbed leaves the rest to others.
 _UNITS = 12

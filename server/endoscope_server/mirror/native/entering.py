@@ -6,8 +6,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from endoscope_server.mirror.native.machine import Machine
-from endoscope_server.mirror.native.writing import FLOAT, HEAD, I32, KERNEL, Writer
+from endoscope_server.mirror.compiling.machine import Machine
+from endoscope_server.mirror.compiling.writing import FLOAT, HEAD, I32, KERNEL, Writer
 
 FIELDS = (
     *HEAD,

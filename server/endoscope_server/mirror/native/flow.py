@@ -6,13 +6,13 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
+from endoscope_server.mirror.compiling.arena import View
 from endoscope_server.mirror.kernels.activation import Activated
 from endoscope_server.mirror.kernels.convolution import Convolution
 from endoscope_server.mirror.kernels.elementwise import Sum
 from endoscope_server.mirror.kernels.layout import Concatenation
 from endoscope_server.mirror.kernels.pooling import MaxPool
 from endoscope_server.mirror.native import tables
-from endoscope_server.mirror.native.arena import View
 from endoscope_server.mirror.native.emitter import (
     Bounds,
     Emitter,

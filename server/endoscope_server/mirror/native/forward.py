@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from endoscope_server.mirror.compiling.arena import Buffer, View
+from endoscope_server.mirror.compiling.machine import Machine
+from endoscope_server.mirror.compiling.program import Program
 from endoscope_server.mirror.kernels.activation import Activated
 from endoscope_server.mirror.kernels.convolution import Convolution
 from endoscope_server.mirror.kernels.elementwise import Sum
 from endoscope_server.mirror.kernels.layout import Concatenation
 from endoscope_server.mirror.kernels.pooling import MaxPool, Mean
 from endoscope_server.mirror.native import tables
-from endoscope_server.mirror.native.arena import Buffer, View
 from endoscope_server.mirror.native.bands import Band, schedule
 from endoscope_server.mirror.native.emitter import (
     UNBOUNDED,
@@ -27,8 +29,6 @@ from endoscope_server.mirror.native.emitter import (
     forward_weights,
     rows_of_taps,
 )
-from endoscope_server.mirror.native.machine import Machine
-from endoscope_server.mirror.native.program import Program
 from endoscope_server.mirror.native.support import (
     FEW_CHANNELS,
     Layer,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from endoscope_server.mirror.native.machine import Machine
-from endoscope_server.mirror.native.writing import END, HEAD, KERNEL, Writer
+from endoscope_server.mirror.compiling.machine import Machine
+from endoscope_server.mirror.compiling.writing import END, HEAD, KERNEL, Writer
 
 FIELDS = (*HEAD, "groups", "group", "vectors", "pixels", "input", "input_row", "input_image", "count", *END)
 """Units are an image's group of vectors; ``count`` is the number of pixels as one of 32 bits."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from endoscope_server.mirror.native.machine import Machine
-from endoscope_server.mirror.native.writing import END, HEAD, I8, I32, KERNEL, Writer
+from endoscope_server.mirror.compiling.machine import Machine
+from endoscope_server.mirror.compiling.writing import END, HEAD, I8, I32, KERNEL, Writer
 
 FIELDS = (
     *HEAD,

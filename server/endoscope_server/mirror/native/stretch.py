@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from endoscope_server.mirror.compiling.machine import machine
 from endoscope_server.mirror.kernels import Kernel
 from endoscope_server.mirror.native.backward import Backward
 from endoscope_server.mirror.native.forward import Forward
-from endoscope_server.mirror.native.machine import machine
 from endoscope_server.mirror.native.support import Layer, Misfit, Shape, layer
 
 _UNKNOWN: Any = object()

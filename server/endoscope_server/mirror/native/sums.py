@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from endoscope_server.mirror.native.machine import Machine
-from endoscope_server.mirror.native.writing import END, HEAD, KERNEL, Writer
+from endoscope_server.mirror.compiling.machine import Machine
+from endoscope_server.mirror.compiling.writing import END, HEAD, KERNEL, Writer
 
 FIELDS = (*HEAD, "block", "vectors", "pixels", "input", "input_row", *END)
 """Units are blocks of pixels, of all images together."""

@@ -14,9 +14,9 @@ from llvmlite import ir
 from numpy.typing import NDArray
 from torch import Tensor
 
-from endoscope_server.mirror.native.arena import Buffer, View, place
-from endoscope_server.mirror.native.machine import Machine, address, openmp
-from endoscope_server.mirror.native.writing import APART, HEAD, I32, I64, KERNEL, POINTER, Writer
+from endoscope_server.mirror.compiling.arena import Buffer, View, place
+from endoscope_server.mirror.compiling.machine import Machine, address, openmp
+from endoscope_server.mirror.compiling.writing import APART, HEAD, I32, I64, KERNEL, POINTER, Writer
 
 Field = int | float | View | Tensor | NDArray[Any] | None
 
@@ -29,7 +29,7 @@ class Operation:
     """A kernel and what it works on.
 
     Attributes:
-        build: Writes the kernel, see :func:`endoscope_server.mirror.native.machine.address`.
+        build: Writes the kernel, see :func:`endoscope_server.mirror.compiling.machine.address`.
         arguments: What the kernel is made for.
         names: Its fields.
         fields: Their values: integers, numbers of 32 bits, maps, or constants in memory; None for address 0.

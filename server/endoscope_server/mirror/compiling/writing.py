@@ -1,6 +1,6 @@
 """Kernels written in LLVM's intermediate representation: what all of them need.
 
-A kernel is a function of one operation (:mod:`endoscope_server.mirror.native.program`), an array of 64-bit
+A kernel is a function of one operation (:mod:`endoscope_server.mirror.compiling.program`), an array of 64-bit
 fields that it reads by name. All threads call it with the same operation, and take units of its work until
 none is left.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from endoscope_server.mirror.native.machine import Machine
+from endoscope_server.mirror.compiling.machine import Machine
 
 I8, I32, I64, FLOAT, POINTER = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.PointerType()
 
