@@ -30,10 +30,10 @@ def test_panels_cover_all_columns(machine: Machine, vectors: int) -> None:
         assert dense.heights(machine, width)[-1] == 1
 
 
-@given(st.integers(0, 49), st.integers(1, 3000))
-def test_slices_cover_every_tap_and_channel_once(taps: int, channels: int) -> None:
+@given(st.integers(0, 49), st.integers(1, 3000), st.sampled_from([4, 24, 48, 64]))
+def test_slices_cover_every_tap_and_channel_once(taps: int, channels: int, width: int) -> None:
     seen = np.zeros((taps, channels), int)
-    for first, last, start, end in dense.slices(taps, channels):
+    for first, last, start, end in dense.slices(taps, channels, width):
         seen[first:last, start:end] += 1
     assert (seen == 1).all()
 

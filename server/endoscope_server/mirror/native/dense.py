@@ -43,8 +43,8 @@ FIELDS = (
 computes at once, of which the first of all is ``column``. Sums go over slices, one after the other for all
 pixels of the block: first and last tap, first and last channel."""
 
-# Of a panel's weights so many lines, which stay in the nearest cache for all pixels of a block.
-_SLICE = 112
+# Of a panel's weights so many numbers, which stay in the nearest cache for all pixels of a block.
+_SLICE = 9216
 
 
 def heights(machine: Machine, vectors: int) -> tuple[int, ...]:
@@ -88,14 +88,15 @@ def pack(machine: Machine, weight: Tensor) -> list[tuple[int, int, Tensor]]:
 
 
 @functools.lru_cache(maxsize=256)
-def slices(taps: int, channels: int) -> NDArray[np.int64]:
-    """How sums over taps and channels are divided; at least one slice."""
-    if channels > _SLICE:
-        parts = -(-channels // _SLICE)
+def slices(taps: int, channels: int, width: int) -> NDArray[np.int64]:
+    """How sums over taps and channels are divided, for panels of so many columns; at least one slice."""
+    most = _SLICE // width
+    if channels > most:
+        parts = -(-channels // most)
         cuts = [channels * part // parts for part in range(parts + 1)]
         found = [(tap, tap + 1, *pair) for tap in range(taps) for pair in itertools.pairwise(cuts)]
     else:
-        parts = max(1, -(-taps * channels // _SLICE))
+        parts = max(1, -(-taps * channels // most))
         cuts = [taps * part // parts for part in range(parts + 1)]
         found = [(*pair, 0, channels) for pair in itertools.pairwise(cuts)]
     return np.array(found or [(0, 0, 0, 0)], np.int64)

@@ -136,7 +136,7 @@ class Emitter:
             while chunk > 1 and self._units(images, places, block) * -(-panels // chunk) < _UNITS:
                 chunk = -(-chunk // 2)
             chunks = -(-panels // chunk)
-            slices = dense.slices(len(table), channels)
+            slices = dense.slices(len(table), channels, width)
             fields: dict[str, Field] = {
                 "units": self._units(images, places, block) * chunks,
                 "blocks": -(-len(places) // block),
