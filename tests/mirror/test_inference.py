@@ -12,7 +12,7 @@ from onnx import numpy_helper, parser
 
 from endoscope_server.errors import LimitExceeded
 from endoscope_server.graph import Fidelity, Graph, Sessions
-from endoscope_server.mirror import Programs, scan_sessions
+from endoscope_server.mirror import Programs, inference, scan_sessions
 from endoscope_server.mirror.compiling.machine import machine
 from endoscope_server.mirror.native.forward import Forward
 
@@ -213,6 +213,22 @@ def test_many_threads_at_once(lite0: Graph) -> None:
     for worker in workers:
         worker.join()
     assert found == {index: [True] * 3 for index in range(4)}
+
+
+def test_programs_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, wanted = mobile(), frozenset(["y"])
+    programs, batches = Programs(graph), [pictures(count, 3, 32, 32) for count in (1, 2, 3, 4)]
+    first = [programs.run({"x": batch}, wanted, 1) for batch in batches]
+    made = dict(programs._forms)
+    largest = max(form.size for form in made.values() if form is not None)
+    monkeypatch.setattr(inference, "_KEPT", 2 * largest)
+    again = [programs.run({"x": batch}, wanted, 1) for batch in batches]
+    assert sum(form.size for form in programs._forms.values() if form is not None) <= 2 * largest
+    assert len(programs._forms) < len(made)
+    for one, other in zip(first, again, strict=True):
+        assert one is not None
+        assert other is not None
+        np.testing.assert_array_equal(one["y"], other["y"])
 
 
 class _Allowance:

@@ -49,10 +49,9 @@ Array = NDArray[np.generic]
 _TOLERANCE = 1e-4
 # Pictures in one run of a program: more gain nothing.
 _TOGETHER = 8
-# Programs that are kept, of one model.
-_KEPT = 16
-# Bytes that the tables of one may have.
-_LARGEST = 64 << 20
+# Programs of one model are kept while their tables have no more bytes together, and so many forms at most.
+_KEPT = 64 << 20
+_FORMS = 256
 # Of pictures, where the graph leaves it free.
 _SIDE = 224
 _RANK = 4
@@ -171,8 +170,10 @@ class Programs:
         if form is _UNKNOWN:
             form = self._make_form(*key)
         self._forms[key] = form
-        while len(self._forms) > _KEPT:
-            self._forms.popitem(last=False)
+        room = _KEPT - sum(one.size for one in self._forms.values() if one is not None)
+        while len(self._forms) > 1 and (room < 0 or len(self._forms) > _FORMS):
+            _, oldest = self._forms.popitem(last=False)
+            room += 0 if oldest is None else oldest.size
         return form
 
     def _make_form(self, values: frozenset[str], shape: tuple[int, ...], one_thread: bool) -> _Form | None:
@@ -193,7 +194,7 @@ class Programs:
             )
         except (Misfit, EndoscopeError, KeyError):
             return None
-        if forward.program.size > _LARGEST:
+        if forward.program.size > _KEPT:
             return None
         places = {name: (results.index(slot), shapes[name]) for name, slot in wanted.items()}
         return _Form(forward, places)
@@ -283,6 +284,7 @@ class _Form:
 
     def __init__(self, forward: Forward, places: Mapping[str, tuple[int, tuple[int, ...]]]) -> None:
         self._forward, self._places = forward, places
+        self.size = forward.program.size
 
     def run(self, pictures: NDArray[np.float32], threads: int) -> dict[str, Array]:
         results = self._forward.run_outside(pictures, threads)

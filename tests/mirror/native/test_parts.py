@@ -15,9 +15,10 @@ from endoscope_server.mirror import from_onnx
 from endoscope_server.mirror.compiling.arena import Buffer, place
 from endoscope_server.mirror.compiling.machine import Machine
 from endoscope_server.mirror.fusion import region
-from endoscope_server.mirror.native import dense, stretch
+from endoscope_server.mirror.native import dense, stretch, tables
 from endoscope_server.mirror.native.stretch import Stretch
 from endoscope_server.mirror.native.support import is_supported
+from endoscope_server.mirror.native.tables import Geometry
 from tests.mirror.native.networks import MACHINES, Network
 
 
@@ -36,6 +37,17 @@ def test_slices_cover_every_tap_and_channel_once(taps: int, channels: int, width
     for first, last, start, end in dense.slices(taps, channels, width):
         seen[first:last, start:end] += 1
     assert (seen == 1).all()
+
+
+def test_large_tables_are_forgotten() -> None:
+    sizes = range(700, 720)
+    found = [
+        tables.forward(Geometry((size, size), (size, size), (3, 3), (1, 1), (1, 1), (1, 1))) for size in sizes
+    ]
+    assert sum(table.nbytes for table in found) > 10 * tables._REMEMBERED
+    assert tables._cache.currsize <= tables._REMEMBERED
+    small = Geometry((8, 8), (8, 8), (3, 3), (1, 1), (1, 1), (1, 1))
+    assert tables.forward(small) is tables.forward(small)
 
 
 @given(

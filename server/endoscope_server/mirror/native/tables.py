@@ -8,15 +8,45 @@ from __future__ import annotations
 
 import functools
 import itertools
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+import cachetools
+import cachetools.keys
 import numpy as np
 from numpy.typing import NDArray
+
+Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 
 Pair = tuple[int, int]
 Table = NDArray[np.int32]
 _Whole = NDArray[Any]
+
+
+# What is remembered has so many bytes together at most.
+_REMEMBERED = 32 << 20
+
+
+def _bytes(value: Any) -> int:
+    """About how much memory a result holds."""
+    if isinstance(value, tuple):
+        return sum(map(_bytes, value))
+    parts = vars(value).values() if hasattr(value, "__dict__") else [value]
+    return 1000 + sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
+
+
+_cache: cachetools.LRUCache[Any, Any] = cachetools.LRUCache(_REMEMBERED, _bytes)
+_lock = threading.RLock()
+
+
+def _remembered(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The same, computed once while others don't need the room."""
+    key = functools.partial(cachetools.keys.hashkey, function.__name__)
+    remembering: Callable[[Any], Callable[Arguments, Result]] = cachetools.cached(_cache, key, _lock)
+    return remembering(function)
 
 
 @dataclass(frozen=True)
@@ -82,7 +112,7 @@ class Sweep:
         return replace(self, table=self.table[first:last], places=self.places[: last - first])
 
 
-@functools.lru_cache(maxsize=64)
+@_remembered
 def swept(geometry: Geometry, ring: int = 0) -> Sweep:
     """The result's rows; ``ring`` as for :func:`forward`."""
     rows = _reached(geometry, 0)
@@ -100,7 +130,7 @@ def swept(geometry: Geometry, ring: int = 0) -> Sweep:
     )
 
 
-@functools.lru_cache(maxsize=64)
+@_remembered
 def swept_back(geometry: Geometry) -> tuple[Sweep, ...]:
     """The map's rows, by the phase of the stride that their places are in."""
     return tuple(
@@ -130,13 +160,13 @@ def _columns(rows: _Whole, columns: _Whole, size: Pair, ring: int = 0) -> Table:
     return _pixels(rows[..., None], columns, size, ring)
 
 
-@functools.lru_cache(maxsize=64)
+@_remembered
 def all_places(pixels: int) -> Table:
     """Pixels in their order."""
     return np.arange(pixels, dtype=np.int32)
 
 
-@functools.lru_cache(maxsize=64)
+@_remembered
 def forward(geometry: Geometry, ring: int = 0) -> Table:
     """The kernel's taps x the result's pixels: pixels of the map.
 
@@ -153,7 +183,7 @@ def _reached(geometry: Geometry, axis: int) -> _Whole:
     return places + np.arange(geometry.kernel[axis]) * geometry.dilations[axis] - geometry.starts[axis]
 
 
-@functools.lru_cache(maxsize=64)
+@_remembered
 def backward(geometry: Geometry) -> tuple[Phase, ...]:
     """The map's pixels, by the phase of the stride that they are in: pixels of the result for each tap."""
     phases = []
@@ -199,7 +229,7 @@ def repeated(table: Table, images: int, pixels: int) -> Table:
     return np.where(apart < 0, apart, apart + shifts).reshape(*table.shape[:-1], images * table.shape[-1])
 
 
-@functools.lru_cache(maxsize=64)
+@_remembered
 def gathered(geometry: Geometry) -> Table:
     """All of the kernel's taps x the map's pixels: pixels of the result."""
     pixels, taps = geometry.size[0] * geometry.size[1], geometry.kernel[0] * geometry.kernel[1]
@@ -231,7 +261,7 @@ class Phases:
     columns: _Whole
 
 
-@functools.lru_cache(maxsize=64)
+@_remembered
 def phased(geometry: Geometry) -> Phases:
     """The phases of a window without dilation."""
     places, kernel, sides = [], [], []
