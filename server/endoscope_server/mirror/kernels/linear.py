@@ -21,9 +21,7 @@ _LARGE = 1 << 22
 class Linear(Kernel):
     """The product with a constant matrix, then perhaps another tensor added, then perhaps an activation.
 
-    Inputs: the tensor to multiply, and the one to add if there is one. In float32 on a CPU oneDNN computes
-    it. The matrix is packed, once for each direction, when many rows are multiplied; for few it is read in
-    place.
+    Inputs: the tensor to multiply, and the one to add if there is one.
 
     Args:
         matrix: Outputs x inputs.
@@ -35,9 +33,7 @@ class Linear(Kernel):
 
     def __init__(self, matrix: Tensor, bias: Tensor | None, activation: Activation | None = None) -> None:
         self.matrix, self.bias, self.activation = matrix, bias, activation
-        self._turned = matrix.t()
-        self._packed: Tensor | None = None
-        self._packed_turned: Tensor | None = None
+        self._forth, self._back = _Factor(matrix), _Factor(matrix.t())
         self._post = activation.post if activation is not None and activation.from_output else None
         self._fast = matrix.dtype == torch.float32 and onednn.available
 
@@ -45,29 +41,20 @@ class Linear(Kernel):
         """See :meth:`Kernel.forward`."""
         x, other = inputs[0], inputs[1] if len(inputs) > 1 else None
         fast = self._fast and x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
-        fits = (
-            other is not None
-            and other.shape == (*x.shape[:-1], self.matrix.shape[0])
-            and other.is_contiguous()
-        )
-        matrix = self._forward_matrix(x) if fast else self.matrix
-        kept: tuple[Tensor, ...] = ()
-        done = None
-        if fast and _against_the_grain(matrix):
-            fits = False
-            y = _few_rows(x, matrix.t())
-            y = y if self.bias is None else y.add_(self.bias)
-        elif fast and fits:
-            y = onednn.linear_binary(x, other, matrix, self.bias, "add")
-        elif fast:
-            done = self._post if other is None else None
-            y = onednn.linear(x, matrix, self.bias, *(done or onednn.NOTHING))
+        post, joined = None, False
+        if fast:
+            post = self._post if other is None else None
+            alike = other is not None and other.shape == (*x.shape[:-1], self.matrix.shape[0])
+            own = other if other is not None and alike and other.is_contiguous() else None
+            y, fused = self._forth.times(x, self.bias, own, post)
+            post, joined = post if fused else None, fused and own is not None
         else:
-            y = functional.linear(x, matrix, self.bias)
+            y = functional.linear(x, self.matrix, self.bias)
         shape = y.shape
-        if other is not None and not (fast and fits):
+        if other is not None and not joined:
             y = added(y, other)
-        if done:
+        kept: tuple[Tensor, ...] = ()
+        if post:
             kept = (y,)
         elif self.activation is not None:
             y, kept = self.activation.after(y)
@@ -89,45 +76,69 @@ class Linear(Kernel):
             return (first,)
         return first, summed_to(gradient, other_shape) if needs[1] else None
 
-    def _forward_matrix(self, x: Tensor) -> Tensor:
-        count = x.numel() // x.shape[-1]
-        if count == 1 and self.matrix.numel() >= _LARGE and rows.fits(x.reshape(1, -1), self._turned_whole):
-            # Turned back, it is what it was.
-            return self._turned_whole.t()
-        if count < _MANY_ROWS:
-            return self.matrix
-        if self._packed is None:
-            self._packed = onednn.pack_matrix(self.matrix.contiguous(), count)
-        return self._packed
-
-    @functools.cached_property
-    def _turned_whole(self) -> Tensor:
-        """Inputs x outputs, in memory of its own if it isn't so already."""
-        return self._turned.contiguous()
-
-    def _backward_matrix(self, gradient: Tensor) -> Tensor:
-        count = gradient.numel() // gradient.shape[-1]
-        if count < _MANY_ROWS:
-            return self._turned
-        if self._packed_turned is None:
-            self._packed_turned = onednn.pack_matrix(self._turned.contiguous(), count)
-        return self._packed_turned
-
     def _backward(self, gradient: Tensor, fast: bool, partial: Tensor | None) -> Tensor:
         if not fast:
             return added(torch.matmul(gradient, self.matrix), partial)
-        matrix = self._backward_matrix(gradient)
-        if _against_the_grain(matrix):
-            return added(_few_rows(gradient, self.matrix), partial)
-        if partial is not None and partial.is_contiguous():
-            result: Tensor = onednn.linear_binary(gradient, partial, matrix, None, "add")
-            return result
-        return added(onednn.linear(gradient, matrix, None, *onednn.NOTHING), partial)
+        own = partial if partial is not None and partial.is_contiguous() else None
+        y, fused = self._back.times(gradient, None, own)
+        return y if fused and own is not None else added(y, partial)
 
 
-def _against_the_grain(matrix: Tensor) -> bool:
-    """Whether oneDNN, which multiplies by the rows of a matrix, would have to gather them."""
-    return not matrix.is_mkldnn and not matrix.is_contiguous() and matrix.t().is_contiguous()
+class _Factor:
+    """A constant matrix, multiplied as is best for so many rows.
+
+    Many rows are multiplied by oneDNN, for which the matrix is packed when it is first needed. For few it is
+    read in place; a large one is turned for a single row.
+
+    Args:
+        matrix: Outputs x inputs, float32, of any strides.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        self._matrix = matrix
+        self._packed: Tensor | None = None
+
+    def times(
+        self, x: Tensor, bias: Tensor | None, other: Tensor | None, post: onednn.Post | None = None
+    ) -> tuple[Tensor, bool]:
+        """The product with each row of ``x``, in memory of its own.
+
+        Args:
+            x: Any axes x inputs.
+            bias: One for each output, or None.
+            other: What may be added, of the result's shape and contiguous.
+            post: What may follow, if nothing is added.
+
+        Returns:
+            The result, and whether it has what may be.
+        """
+        count = x.numel() // x.shape[-1]
+        if count < _MANY_ROWS and (turned := self._few(count)) is not None:
+            y = _few_rows(x, turned)
+            return (y if bias is None else y.add_(bias)), False
+        matrix = self._matrix if count < _MANY_ROWS else self._pack(count)
+        if other is not None:
+            return onednn.linear_binary(x, other, matrix, bias, "add"), True
+        return onednn.linear(x, matrix, bias, *(post or onednn.NOTHING)), True
+
+    def _few(self, count: int) -> Tensor | None:
+        """The matrix as inputs x outputs, if it should be read so for few rows."""
+        turned = self._matrix.t()
+        if turned.is_contiguous():
+            # oneDNN, which multiplies by the rows of a matrix, would have to gather them.
+            return turned
+        if count == 1 and turned.numel() >= _LARGE and rows.takes(turned.shape[1]):
+            return self._turned
+        return None
+
+    @functools.cached_property
+    def _turned(self) -> Tensor:
+        return self._matrix.t().contiguous()
+
+    def _pack(self, count: int) -> Tensor:
+        if self._packed is None:
+            self._packed = onednn.pack_matrix(self._matrix.contiguous(), count)
+        return self._packed
 
 
 def _few_rows(x: Tensor, matrix: Tensor) -> Tensor:

@@ -127,20 +127,24 @@ def _product(x: Tensor, matrix: Tensor) -> Tensor:
     return out
 
 
+def takes(columns: int) -> bool:
+    """Whether there is a kernel for matrices of so many columns."""
+    processor = machine()
+    return processor is not None and columns % processor.lanes == 0
+
+
 def fits(x: Tensor, matrix: Tensor) -> bool:
     """Whether :data:`product` takes a matrix and rows to multiply with it, each of two axes."""
-    processor = machine()
     return (
-        processor is not None
+        takes(matrix.shape[1])
         and 0 < len(x) <= MOST
-        and matrix.shape[1] % processor.lanes == 0
         and matrix.is_contiguous()
         and all(one.dtype == torch.float32 and one.device.type == "cpu" for one in (x, matrix))
     )
 
 
 # An operator of torch's, so that it can be taken down and done again with the others.
-_library = torch.library.Library("endoscope", "DEF")
+_library = torch.library.Library("endoscope", "FRAGMENT")
 _library.define("few_rows(Tensor rows, Tensor matrix) -> Tensor")
 _library.impl("few_rows", _product, "CPU")
 product = torch.ops.endoscope.few_rows
