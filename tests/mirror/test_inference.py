@@ -221,9 +221,9 @@ def test_programs_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     first = [programs.run({"x": batch}, wanted, 1) for batch in batches]
     made = dict(programs._forms)
     largest = max(form.size for form in made.values() if form is not None)
-    monkeypatch.setattr(inference, "_KEPT", 2 * largest)
+    monkeypatch.setattr(inference, "_KEPT", largest)
     again = [programs.run({"x": batch}, wanted, 1) for batch in batches]
-    assert sum(form.size for form in programs._forms.values() if form is not None) <= 2 * largest
+    assert sum(form.size for form in programs._forms.values() if form is not None) <= largest
     assert len(programs._forms) < len(made)
     for one, other in zip(first, again, strict=True):
         assert one is not None
