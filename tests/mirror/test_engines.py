@@ -135,9 +135,9 @@ def test_products_with_a_constant_matrix(rows: int, outputs: int, turned: bool, 
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 15])
-@pytest.mark.parametrize("inputs", [2, 7, 8, 100, 1000])
+@pytest.mark.parametrize("inputs", [2, 8, 1003])
 @pytest.mark.parametrize("zeros", [0.0, 0.6, 1.0])
-@pytest.mark.parametrize("outputs", [16, 48, 1040, 33])
+@pytest.mark.parametrize("outputs", [48, 33])
 def test_a_few_rows_times_a_matrix_read_what_is_not_zero(
     count: int, inputs: int, zeros: float, outputs: int
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import platform
 import re
 import sys
@@ -13,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import llvmlite
 import llvmlite.binding as llvm
 import torch
+
+from endoscope_server.mirror.compiling import objects
 
 _LOCK = threading.Lock()
 
@@ -58,13 +62,19 @@ def openmp() -> ctypes.CDLL | None:
 
 
 @functools.cache
-def _target() -> Any:
-    """LLVM's description of this processor."""
+def _initialize() -> None:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+
+
+def _target() -> Any:
+    """LLVM's description of this processor; each engine takes one for its own."""
+    _initialize()
     features = llvm.get_host_cpu_features().flatten()
     target = llvm.Target.from_default_triple()
-    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=3)
+    return target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=features, opt=3, jit=True, codemodel="jitdefault"
+    )
 
 
 _compiled: dict[tuple[Any, ...], tuple[int, Any]] = {}
@@ -86,7 +96,7 @@ def address(build: Callable[..., Any], processor: Machine, *arguments: int) -> i
 
 
 def _compile(module: Any) -> tuple[int, Any]:
-    target = _target()
+    """The address of a module's last function, and what holds its code."""
     name = [function.name for function in module.functions if not function.is_declaration][-1]
     # Else LLVM takes halves of the longest vectors on processors that once slowed down for them.
     text = re.sub(
@@ -95,10 +105,31 @@ def _compile(module: Any) -> tuple[int, Any]:
         str(module),
         flags=re.MULTILINE,
     )
+    key = hashlib.sha256("\n".join([*_made_by(), text]).encode()).hexdigest()
+    code = objects.load(key)
+    if code is None:
+        code = _code(text)
+        objects.keep(key, code)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
+    held = llvm.ObjectFileRef.from_data(code)
+    engine.add_object_file(held)
+    engine.finalize_object()
+    return engine.get_function_address(name), (engine, held)
+
+
+def _made_by() -> list[str]:
+    """All that decides what comes of a text."""
+    version = ".".join(map(str, llvm.llvm_version_info))
+    features = llvm.get_host_cpu_features().flatten()
+    return [llvmlite.__version__, version, llvm.get_host_cpu_name(), features]
+
+
+def _code(text: str) -> bytes:
+    """The machine code of a text in LLVM's language."""
+    target = _target()
     parsed = llvm.parse_assembly(text)
     parsed.triple, parsed.data_layout = target.triple, str(target.target_data)
     builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=2))
     builder.getModulePassManager().run(parsed, builder)
-    engine = llvm.create_mcjit_compiler(parsed, target)
-    engine.finalize_object()
-    return engine.get_function_address(name), engine
+    code: bytes = target.emit_object(parsed)
+    return code

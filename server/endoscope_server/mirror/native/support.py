@@ -24,6 +24,8 @@ Shape = tuple[int, int, int, int]
 
 # Kernels of pooling and of depthwise convolutions are written out tap by tap.
 _MOST_TAPS = 49
+# Kernels of depthwise convolutions are made for their steps: others than these are hardly used.
+_LARGEST_STEP = 4
 # So many entries a table may have.
 _LARGEST_TABLE = 1 << 24
 # So many numbers of a layer are no longer near when the next one reads them: of a batch, of an image.
@@ -140,6 +142,8 @@ def _pooled(kernel: MaxPool, shape: Shape) -> Geometry:
 def _fits(kernel: Kernel, geometry: Geometry) -> bool:
     """Whether tables for a window are not too large."""
     if isinstance(kernel, Convolution) and is_depthwise(kernel):
+        if max(*geometry.strides, *geometry.dilations) > _LARGEST_STEP:
+            return False
         offsets = range(0, geometry.kernel[1] * geometry.dilations[1], geometry.dilations[1])
         if depthwise.met(geometry.kernel[0], geometry.strides[1], offsets) > depthwise.LARGEST:
             return False
