@@ -72,7 +72,7 @@ class Compiled(Protocol):
     def run(
         self, inputs: Mapping[str, NDArray[np.generic]], values: frozenset[str], threads: int
     ) -> dict[str, NDArray[np.generic]] | None:
-        """Arrays by name, or None where it does not take these inputs; they fit the graph."""
+        """Arrays by name, or None where it does not take these values or inputs; they fit the graph."""
         ...
 
 
@@ -313,7 +313,7 @@ class Sessions:
         if self.fidelity is Fidelity.FAST and any(array.size == 0 for array in inputs.values()):
             # A Scan takes no empty batch.
             return self._exact.run(inputs, list(values))
-        if self._compiled is not None and self._compiled.takes(values):
+        if self._compiled is not None:
             computed = self._compiled.run(inputs, values, self.threads)
             if computed is not None:
                 return computed

@@ -129,11 +129,11 @@ class Programs:
 
         Args:
             inputs: By input name.
-            values: Such as programs take.
+            values: By ONNX name.
             threads: How many compute; 0 for as many as there are cores.
 
         Returns:
-            An array for each value; None if there is no program for these inputs.
+            An array for each value; None if there is no program for these values or inputs.
 
         Raises:
             LimitExceeded: as :meth:`takes`.

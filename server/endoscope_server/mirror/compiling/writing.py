@@ -39,6 +39,11 @@ marks of elements that are kept where others become zero, and of marks that are 
 that results are clipped to, and the upper one for marks, which is no number where there is none. Marked are
 elements within the bounds, by one bit each."""
 
+GATHERED = ("input", "input_row", "input_image", "table", "table_row", "zeros")
+"""Fields that tell where a table's pixels are: the input's address, its numbers from one pixel to the next
+and from one image to the next; the table and its entries from one row to the next; and what stands for
+padding."""
+
 _NUMBERS = ("low", "high", "mark_high")
 
 
@@ -133,6 +138,17 @@ class Writer:
         """The address of the pixel that a table's entry tells, or of what stands for padding."""
         outside = self.at.icmp_signed("<", entry, self.number(0))
         return self.at.select(outside, padding, self.place(x, self.at.mul(entry, row), kind))
+
+    def note(self, x: Any, entries: Any, count: Any, targets: Any) -> None:
+        """Writes down where the pixels are that so many of a table's entries tell."""
+        row, zeros = self.field("input_row"), self.pointer("zeros")
+        with self.loop(self.number(0), count) as index:
+            source = self.gathered(x, self.integer(entries, index), row, zeros)
+            self.at.store(self.at.ptrtoint(source, I64), self.place(targets, index, I64))
+
+    def noted(self, places: Any, index: Any) -> Any:
+        """An address that was written down."""
+        return self.at.inttoptr(self.at.load(self.place(places, index, I64), typ=I64), POINTER)
 
     def block(self, unit: Any) -> tuple[Any, Any, Any, Any]:
         """What a unit that is an image's block of pixels stands for.

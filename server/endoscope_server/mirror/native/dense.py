@@ -18,25 +18,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from endoscope_server.mirror.compiling.machine import Machine
-from endoscope_server.mirror.compiling.writing import END, FLOAT, HEAD, I32, I64, KERNEL, POINTER, Writer
+from endoscope_server.mirror.compiling.writing import (
+    END,
+    FLOAT,
+    GATHERED,
+    HEAD,
+    I32,
+    I64,
+    KERNEL,
+    POINTER,
+    Writer,
+)
 
 FIELDS = (
     *HEAD,
     *("blocks", "block", "chunks", "chunk", "panels", "column"),
-    *(
-        "pixels",
-        "taps",
-        "channels",
-        "input",
-        "input_row",
-        "input_image",
-        "table",
-        "table_row",
-        "zeros",
-        "weights",
-        "bias",
-    ),
-    *("slices", "slice_count", "places", "out_image"),
+    *GATHERED,
+    *("pixels", "taps", "channels", "weights", "bias", "slices", "slice_count", "places", "out_image"),
     *END,
 )
 """Units are an image's block of pixels and a chunk of its panels; a panel is as many columns as a kernel
@@ -113,10 +111,9 @@ def build(machine: Machine, vectors: int, in_order: int) -> ir.Module:
     ]
     w = Writer(machine, module, "dense", KERNEL, FIELDS)
     at, number = w.at, w.number
-    chunks, taps, row = w.field("chunks"), w.field("taps"), w.field("input_row")
+    chunks, taps, table = w.field("chunks"), w.field("taps"), w.pointer("table")
     block, line = w.field("block"), number(vectors * w.lanes)
     noted = at.alloca(I64, size=at.mul(block, taps))
-    table, zeros = w.pointer("table"), w.pointer("zeros")
     with w.units() as unit:
         rest, part = at.sdiv(unit, chunks), at.srem(unit, chunks)
         image, x, first, last = w.block(rest)
@@ -127,9 +124,7 @@ def build(machine: Machine, vectors: int, in_order: int) -> ir.Module:
         with w.loop(number(0), taps) as tap:
             entries = w.place(table, w.cell(tap, w.field("table_row"), first), I32)
             targets = w.place(noted, at.mul(tap, block), I64)
-            with w.loop(number(0), at.sub(last, first)) as index:
-                source = w.gathered(x, w.integer(entries, index), row, zeros)
-                at.store(at.ptrtoint(source, I64), w.place(targets, index, I64))
+            w.note(x, entries, at.sub(last, first), targets)
         with w.loop(panel, until) as current, w.loop(number(0), w.field("slice_count")) as index:
             weights = w.place(w.pointer("weights"), at.mul(current, size))
             column = at.add(w.field("column"), at.mul(current, line))
@@ -176,10 +171,7 @@ def _tile(machine: Machine, module: ir.Module, height: int, vectors: int, in_ord
     )
     with w.accumulating(number(0), taps, sums) as (current, values):
         near = w.place(sources, at.mul(current, block), I64)
-        rows = [
-            at.inttoptr(at.load(w.place(near, number(other), I64), typ=I64), POINTER)
-            for other in range(height)
-        ]
+        rows = [w.noted(near, number(other)) for other in range(height)]
         panel = w.place(weights, at.mul(at.mul(current, w.field("channels")), line))
         with w.accumulating(channel, last_channel, values) as (step, inner):
             done = at.sub(step, channel)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from endoscope_server.mirror.compiling.machine import Machine
-from endoscope_server.mirror.compiling.writing import END, HEAD, I64, KERNEL, POINTER, Writer
+from endoscope_server.mirror.compiling.writing import END, HEAD, I32, I64, KERNEL, Writer
 
 FIELDS = (
     *HEAD,
@@ -68,8 +68,7 @@ def build(machine: Machine, most: int, rows: int, step: int, *offsets: int) -> i
     row_count, segments, columns, length = (
         w.field(name) for name in ("rows", "segments", "columns", "segment")
     )
-    input_row, span, lanes = w.field("input_row"), w.field("span"), number(w.lanes)
-    table, places, zeros = w.pointer("table"), w.pointer("places"), w.pointer("zeros")
+    span, lanes, table, places = w.field("span"), number(w.lanes), w.pointer("table"), w.pointer("places")
     weights, bias = w.pointer("weights"), w.pointer("bias")
     w.read_end()
     with w.units() as unit:
@@ -84,10 +83,8 @@ def build(machine: Machine, most: int, rows: int, step: int, *offsets: int) -> i
         for tap in range(rows):
             line_of_table = at.add(at.mul(row, number(rows)), number(tap))
             start = at.add(at.mul(line_of_table, span), at.mul(first, number(step)))
-            with w.loop(number(0), width) as index:
-                source = w.gathered(x, w.integer(table, at.add(start, index)), input_row, zeros)
-                target = w.place(noted, at.add(index, number(tap * room)), I64)
-                at.store(at.ptrtoint(source, I64), target)
+            targets = w.place(noted, number(tap * room), I64)
+            w.note(x, w.place(table, start, I32), width, targets)
         start = number(0)
         for together in (_TOGETHER, 1) if machine.registers == 32 else (1,):
             with w.loop(start, w.field("vectors"), together, whole=True) as vector:
@@ -129,8 +126,7 @@ def _add_taps(
         for place, (tap, offset) in itertools.product(range(len(values) // count), enumerate(offsets)):
             meeting[place * step + offset].append((place, tap))
         for reached, pairs in sorted(meeting.items()):
-            source = w.at.load(w.place(near, w.number(row * room + reached), I64), typ=I64)
-            source = w.at.inttoptr(source, POINTER)
+            source = w.noted(near, w.number(row * room + reached))
             pixel = [w.load(source, column) for column in columns]
             for (place, tap), other in itertools.product(pairs, range(count)):
                 index = place * count + other

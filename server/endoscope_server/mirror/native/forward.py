@@ -322,10 +322,8 @@ class Forward:
             taps = depthwise_weights(emitter.machine, weights, sweep.taps)
             emitter.depthwise(x, taps, weights.bias, sweep.rows(rows.start, rows.stop), end)
         else:
-            table, packed = (
-                tables.forward(geometry, ring)[:, pixels],
-                forward_weights(emitter.machine, weights),
-            )
+            table = tables.forward(geometry, ring)[:, pixels]
+            packed = forward_weights(emitter.machine, weights)
             emitter.dense(x, packed, weights.bias, table, places, weights.shape[1], end)
 
     def _emit_concatenation(self, layer: Layer, image: int | None, first: int, last: int) -> None:

@@ -9,23 +9,13 @@ from typing import Any
 from llvmlite import ir
 
 from endoscope_server.mirror.compiling.machine import Machine
-from endoscope_server.mirror.compiling.writing import END, HEAD, I8, I32, KERNEL, Writer
+from endoscope_server.mirror.compiling.writing import END, GATHERED, HEAD, I8, I32, KERNEL, Writer
 
 FIELDS = (
     *HEAD,
     *("blocks", "block", "vectors"),
-    *(
-        "pixels",
-        "input",
-        "input_row",
-        "input_image",
-        "table",
-        "table_row",
-        "zeros",
-        "taps_chosen",
-        "taps_row",
-        "out_image",
-    ),
+    *GATHERED,
+    *("pixels", "taps_chosen", "taps_row", "out_image"),
     *END,
 )
 """Units are an image's block of pixels. ``taps_chosen`` has the kernel's tap at which each largest element

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
@@ -24,7 +24,7 @@ Arguments = ParamSpec("Arguments")
 Pair = tuple[int, int]
 Table = NDArray[np.int32]
 _Whole = NDArray[Any]
-
+_Axis = tuple[_Whole, _Whole]
 
 # What is remembered has so many bytes together at most.
 _REMEMBERED = 32 << 20
@@ -133,19 +133,14 @@ def swept(geometry: Geometry, ring: int = 0) -> Sweep:
 @_remembered
 def swept_back(geometry: Geometry) -> tuple[Sweep, ...]:
     """The map's rows, by the phase of the stride that their places are in."""
-    return tuple(
-        _sweep_of(geometry, *(_back(geometry, axis, phase) for axis, phase in enumerate(phases)))
-        for phases in itertools.product(*map(range, geometry.strides))
-        if phases[0] < geometry.size[0] and phases[1] < geometry.size[1]
-    )
+    return tuple(_sweep_of(geometry, *phase) for phase in _phases(geometry))
 
 
-def _sweep_of(geometry: Geometry, vertical: tuple[_Whole, ...], horizontal: tuple[_Whole, ...]) -> Sweep:
-    (places, taps, rows), (others, other_taps, columns) = vertical, horizontal
-    numbers = [int(a) * geometry.kernel[1] + int(b) for a in taps for b in other_taps]
+def _sweep_of(geometry: Geometry, taps: tuple[int, ...], vertical: _Axis, horizontal: _Axis) -> Sweep:
+    (places, rows), (others, columns) = vertical, horizontal
     first, last = (int(columns.min()), int(columns.max())) if columns.size else (0, -1)
     return Sweep(
-        tuple(numbers),
+        taps,
         1,
         tuple((columns[0] - first).tolist()),
         _columns(rows, np.arange(first, last + 1), geometry.result),
@@ -187,16 +182,21 @@ def _reached(geometry: Geometry, axis: int) -> _Whole:
 def backward(geometry: Geometry) -> tuple[Phase, ...]:
     """The map's pixels, by the phase of the stride that they are in: pixels of the result for each tap."""
     phases = []
-    for first in range(geometry.strides[0]):
-        for second in range(geometry.strides[1]):
-            found = [_back(geometry, axis, phase) for axis, phase in enumerate((first, second))]
-            (places, taps, rows), (others, other_taps, columns) = found
-            if not len(places) or not len(others):
-                continue
-            numbers = [int(a) * geometry.kernel[1] + int(b) for a in taps for b in other_taps]
-            pixels = (places[:, None] * geometry.size[1] + others).reshape(-1).astype(np.int32)
-            phases.append(Phase(tuple(numbers), _combined(rows, columns, geometry.result), pixels))
+    for taps, (places, rows), (others, columns) in _phases(geometry):
+        pixels = (places[:, None] * geometry.size[1] + others).reshape(-1).astype(np.int32)
+        phases.append(Phase(taps, _combined(rows, columns, geometry.result), pixels))
     return tuple(phases)
+
+
+def _phases(geometry: Geometry) -> Iterator[tuple[tuple[int, ...], _Axis, _Axis]]:
+    """The phases of a stride that have places: their taps, and for rows and columns places of both maps."""
+    for pair in itertools.product(*map(range, geometry.strides)):
+        (places, taps, rows), (others, other_taps, columns) = (
+            _back(geometry, axis, phase) for axis, phase in enumerate(pair)
+        )
+        if len(places) and len(others):
+            numbers = tuple(int(a) * geometry.kernel[1] + int(b) for a in taps for b in other_taps)
+            yield numbers, (places, rows), (others, columns)
 
 
 def _back(geometry: Geometry, axis: int, phase: int) -> tuple[_Whole, _Whole, _Whole]:
