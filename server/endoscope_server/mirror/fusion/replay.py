@@ -29,7 +29,7 @@ more are likely, and weights have been packed."""
 
 _ATTEMPTS = 2
 # What is done once must not be taken down.
-_PREPARING = "mkldnn::_reorder"
+_PREPARING = ("mkldnn::_reorder", "endoscope::pack")
 _ITEM = "aten::__getitem__"
 
 _TYPES = {

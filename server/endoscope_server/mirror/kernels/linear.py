@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,8 +13,10 @@ from torch.nn import functional
 from endoscope_server.mirror.kernels import onednn, rows
 from endoscope_server.mirror.kernels.activation import Activation
 from endoscope_server.mirror.kernels.base import NOTHING, Gradient, Kernel, Saved, added, summed_to
+from endoscope_server.mirror.tiles import product
 
 _MANY_ROWS = 16
+_NO_BOUNDS = (-math.inf, math.inf)
 # A matrix of so many numbers is turned once, so that a single row, much of which may be zero, needs not all.
 _LARGE = 1 << 22
 
@@ -34,27 +37,26 @@ class Linear(Kernel):
     def __init__(self, matrix: Tensor, bias: Tensor | None, activation: Activation | None = None) -> None:
         self.matrix, self.bias, self.activation = matrix, bias, activation
         self._forth, self._back = _Factor(matrix), _Factor(matrix.t())
-        self._post = activation.post if activation is not None and activation.from_output else None
+        self._end = activation if activation is not None and activation.from_output else None
         self._fast = matrix.dtype == torch.float32 and onednn.available
 
     def forward(self, inputs: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor, Saved]:
         """See :meth:`Kernel.forward`."""
         x, other = inputs[0], inputs[1] if len(inputs) > 1 else None
         fast = self._fast and x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
-        post, joined = None, False
+        ended, joined = False, False
         if fast:
-            post = self._post if other is None else None
+            end = self._end if other is None else None
             alike = other is not None and other.shape == (*x.shape[:-1], self.matrix.shape[0])
             own = other if other is not None and alike and other.is_contiguous() else None
-            y, fused = self._forth.times(x, self.bias, own, post)
-            post, joined = post if fused else None, fused and own is not None
+            y, joined, ended = self._forth.times(x, self.bias, own, end)
         else:
             y = functional.linear(x, self.matrix, self.bias)
         shape = y.shape
         if other is not None and not joined:
             y = added(y, other)
         kept: tuple[Tensor, ...] = ()
-        if post:
+        if ended:
             kept = (y,)
         elif self.activation is not None:
             y, kept = self.activation.after(y)
@@ -80,15 +82,15 @@ class Linear(Kernel):
         if not fast:
             return added(torch.matmul(gradient, self.matrix), partial)
         own = partial if partial is not None and partial.is_contiguous() else None
-        y, fused = self._back.times(gradient, None, own)
-        return y if fused and own is not None else added(y, partial)
+        y, joined, _ = self._back.times(gradient, None, own)
+        return y if joined else added(y, partial)
 
 
 class _Factor:
     """A constant matrix, multiplied as is best for so many rows.
 
-    Many rows are multiplied by oneDNN, for which the matrix is packed when it is first needed. For few it is
-    read in place; a large one is turned for a single row.
+    Many rows are multiplied in the processor's tiles, or where there are none by oneDNN; the matrix is packed
+    for it when it is first needed. For few it is read in place; a large one is turned for a single row.
 
     Args:
         matrix: Outputs x inputs, float32, of any strides.
@@ -99,27 +101,39 @@ class _Factor:
         self._packed: Tensor | None = None
 
     def times(
-        self, x: Tensor, bias: Tensor | None, other: Tensor | None, post: onednn.Post | None = None
-    ) -> tuple[Tensor, bool]:
+        self, x: Tensor, bias: Tensor | None, other: Tensor | None, end: Activation | None = None
+    ) -> tuple[Tensor, bool, bool]:
         """The product with each row of ``x``, in memory of its own.
 
         Args:
             x: Any axes x inputs.
             bias: One for each output, or None.
             other: What may be added, of the result's shape and contiguous.
-            post: What may follow, if nothing is added.
+            end: What may follow, if nothing is added.
 
         Returns:
-            The result, and whether it has what may be.
+            The result, whether it has what may be added, and whether it has what may follow.
         """
         count = x.numel() // x.shape[-1]
         if count < _MANY_ROWS and (turned := self._few(count)) is not None:
             y = _few_rows(x, turned)
-            return (y if bias is None else y.add_(bias)), False
+            return (y if bias is None else y.add_(bias)), False, False
+        if count >= _MANY_ROWS and self._digits is not None:
+            bounds = end.bounds if end is not None else None
+            own = x.reshape(count, -1).contiguous()
+            summand = None if other is None else other.view(count, -1)
+            y = product.product(own, self._matrix, self._digits, bias, summand, bounds or _NO_BOUNDS)
+            return y.view(*x.shape[:-1], -1), other is not None, bounds is not None
         matrix = self._matrix if count < _MANY_ROWS else self._pack(count)
         if other is not None:
-            return onednn.linear_binary(x, other, matrix, bias, "add"), True
-        return onednn.linear(x, matrix, bias, *(post or onednn.NOTHING)), True
+            return onednn.linear_binary(x, other, matrix, bias, "add"), True, False
+        post = end.post if end is not None else None
+        return onednn.linear(x, matrix, bias, *(post or onednn.NOTHING)), False, post is not None
+
+    @functools.cached_property
+    def _digits(self) -> product.Packed | None:
+        """The matrix packed for tiles; None if it can't be."""
+        return product.pack(self._matrix) if product.fits(self._matrix) else None
 
     def _few(self, count: int) -> Tensor | None:
         """The matrix as inputs x outputs, if it should be read so for few rows."""

@@ -1,0 +1,102 @@
+"""Rows of floats cut into digits.
+
+A row is multiplied by factors of its inputs and scaled so that its largest number becomes 127 * 2^16. Each
+number, rounded to a whole one, is the sum of three digits from -128 to 127, of 2^16, 2^8 and 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from endoscope_server.mirror.compiling.machine import Machine
+from endoscope_server.mirror.compiling.writing import FLOAT, HEAD, I8, I32, I64, KERNEL, Writer
+from endoscope_server.mirror.tiles.instructions import DEPTH, SIDE, TILE
+
+FIELDS = (*HEAD, "rows", "inputs", "input", "factors", "digits", "scales", "not_finite")
+"""Units are blocks of rows. ``scales`` are what a row's first digits are multiplied by; ``not_finite``
+becomes 1 if a number is not finite."""
+
+DIGITS = 3
+"""Digits of a number."""
+
+BASE = 256.0
+"""What a digit is worth more than the next one."""
+
+_FIRST = 127.0
+_HALVES = 0x808080
+_SIGN = 0x7FFFFFFF
+_INFINITY = 0x7F800000
+# Rows of smaller numbers are scaled as if this were the largest, else the scale were too large for a float.
+_SMALLEST = 2.0**-103
+
+
+def size(rows: int, inputs: int) -> int:
+    """Bytes of the digits of so many rows, with the zeros that fill the last tiles."""
+    return -(-rows // SIDE) * -(-inputs // DEPTH) * DIGITS * TILE
+
+
+def build(machine: Machine) -> ir.Module:
+    """The kernel, which writes for each block of rows and of inputs a tile for each digit."""
+    module = ir.Module()
+    w = Writer(machine, module, "digits", KERNEL, FIELDS)
+    at, number = w.at, w.number
+    whole = ir.VectorType(I32, w.lanes)
+    largest = ir.Function(module, ir.FunctionType(I32, [whole]), f"llvm.vector.reduce.smax.v{w.lanes}i32")
+    rows, inputs, factors = w.field("rows"), w.field("inputs"), w.pointer("factors")
+    steps = at.sdiv(at.add(inputs, number(DEPTH - 1)), number(DEPTH))
+    nothing = ir.Constant(w.vector, [0.0] * w.lanes)
+    with w.units() as unit, w.loop(number(0), number(SIDE)) as line:
+        row = at.add(at.mul(unit, number(SIDE)), line)
+        inside = at.icmp_signed("<", row, rows)
+        source = w.place(w.pointer("input"), at.mul(at.select(inside, row, number(0)), inputs))
+        zero, sign = ir.Constant(whole, [0] * w.lanes), ir.Constant(whole, [_SIGN] * w.lanes)
+        with w.accumulating(number(0), inputs, [zero], w.lanes) as (index, carried):
+            value = at.fmul(w.load(source, index), w.load(factors, index))
+            bits = at.and_(at.bitcast(value, whole), sign)
+            carried[0] = at.select(at.icmp_signed(">", bits, carried[0]), bits, carried[0])
+        bits = at.call(largest, w.carried)
+        with at.if_then(at.icmp_signed(">=", bits, ir.Constant(I32, _INFINITY))):
+            at.store(ir.Constant(I64, 1), w.pointer("not_finite"))
+        most, least = at.bitcast(bits, FLOAT), ir.Constant(FLOAT, _SMALLEST)
+        most = at.select(at.fcmp_ordered(">", most, least), most, least)
+        at.store(at.fdiv(most, ir.Constant(FLOAT, _FIRST)), w.place(w.pointer("scales"), row))
+        scale = w.spread(at.fdiv(ir.Constant(FLOAT, _FIRST * BASE * BASE), most))
+        scale = at.select(inside, scale, nothing)
+        block = w.place(w.pointer("digits"), at.mul(at.mul(unit, steps), number(DIGITS * TILE)), I8)
+        target = w.place(block, at.mul(line, number(DEPTH)), I8)
+        with w.loop(number(0), inputs, DEPTH, whole=True) as index:
+            tile = w.place(target, at.mul(index, number(DIGITS * SIDE)), I8)
+            for part in range(0, DEPTH, w.lanes):
+                place = at.add(index, number(part))
+                value = at.fmul(w.load(source, place), w.load(factors, place))
+                _cut(w, module, at.fmul(value, scale), w.place(tile, number(part), I8))
+        # The last tiles may be filled with zeros.
+        rest = w.after
+        tile = w.place(target, at.mul(rest, number(DIGITS * SIDE)), I8)
+        with w.loop(rest, at.mul(steps, number(DEPTH)), w.lanes) as index:
+            [value] = w.either(
+                at.icmp_signed("<", index, inputs),
+                lambda: [at.fmul(w.load(source, index), w.load(factors, index))],
+                lambda: [nothing],
+            )
+            _cut(w, module, at.fmul(value, scale), w.place(tile, at.sub(index, rest), I8))
+    w.finish()
+    return module
+
+
+def _cut(w: Writer, module: ir.Module, value: Any, place: Any) -> None:
+    """Writes the digits of numbers, each into a tile of its own."""
+    at = w.at
+    whole, small = ir.VectorType(I32, w.lanes), ir.VectorType(I8, w.lanes)
+    name = f"llvm.rint.v{w.lanes}f32"
+    rint = module.globals.get(name) or ir.Function(module, ir.FunctionType(w.vector, [w.vector]), name)
+    numbers = at.fptosi(at.call(rint, [value]), whole)
+    # So what is below -128 or above 127 carries over to the digit before.
+    halves = ir.Constant(whole, [_HALVES] * w.lanes)
+    found = at.xor(at.add(numbers, halves), halves)
+    for digit in range(DIGITS):
+        shift = ir.Constant(whole, [8 * (DIGITS - 1 - digit)] * w.lanes)
+        target = w.place(place, w.number(digit * TILE), I8)
+        at.store(at.trunc(at.lshr(found, shift), small), target, align=1)

@@ -1,0 +1,136 @@
+"""Products in integer tiles against products in float64, as exact as those in float32."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from endoscope_server.mirror.fusion.replay import Recorder
+from endoscope_server.mirror.kernels.linear import Linear
+from endoscope_server.mirror.tiles import instructions, product
+
+pytestmark = pytest.mark.skipif(not instructions.available(), reason="a processor with integer tiles")
+
+NORMAL = torch.Generator().manual_seed(0)
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=NORMAL)
+
+
+def error(found: Tensor, x: Tensor, matrix: Tensor) -> float:
+    """Of the worst row, relative to its norm."""
+    exact = x.double() @ matrix.double().t()
+    return float(((found.double() - exact).norm(dim=1) / exact.norm(dim=1)).max())
+
+
+@pytest.mark.parametrize("rows", [1, 16, 45])
+@pytest.mark.parametrize("inputs", [16, 64, 80, 3072])
+@pytest.mark.parametrize("outputs", [16, 528])
+def test_shapes(rows: int, inputs: int, outputs: int) -> None:
+    x, matrix = normal(rows, inputs), normal(outputs, inputs)
+    found = product.product(x, matrix, product.pack(matrix))
+    assert error(found, x, matrix) < 1e-6
+
+
+def test_ends() -> None:
+    x, matrix, bias, other = normal(37, 96), normal(48, 96), normal(48), normal(37, 48)
+    packed = product.pack(matrix)
+    exact = functional.linear(x.double(), matrix.double(), bias.double())
+    for bounds in ((-math.inf, math.inf), (0.0, math.inf), (-1.0, 6.0)):
+        for added in (None, other):
+            found = product.product(x, matrix, packed, bias, added, bounds)
+            expected = (exact if added is None else exact + added).clamp(*bounds)
+            assert torch.allclose(found.double(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("case", "most"),
+    [("relu", 1e-6), ("loud", 1e-5), ("wide", 1e-5), ("disjoint", 1e-5), ("tiny", 1e-6), ("huge", 1e-6)],
+)
+def test_numbers_of_all_sizes(case: str, most: float) -> None:
+    x, matrix = normal(40, 768), normal(64, 768)
+    if case == "relu":
+        x = x.relu()
+    elif case == "loud":
+        x[:, 5] *= 1000
+    elif case == "wide":
+        x = x * (2 * normal(40, 768)).exp()
+    elif case == "disjoint":
+        # What is large for one is nothing to the other.
+        x[:, 5] *= 1000
+        matrix[:, 5] /= 1000
+        x[:, 9] /= 1000
+        matrix[:, 9] *= 1000
+    elif case == "tiny":
+        x, matrix = x * 1e-25, matrix * 1e-8
+    else:
+        x, matrix = x * 1e25, matrix * 1e8
+    matrix[:, 7] = 0
+    assert error(product.product(x, matrix, product.pack(matrix)), x, matrix) < most
+
+
+def test_rows_and_matrices_of_zeros() -> None:
+    x, matrix = normal(20, 64), normal(32, 64)
+    x[3], matrix[5] = 0, 0
+    found = product.product(x, matrix, product.pack(matrix))
+    assert not found[3].any()
+    assert not found[:, 5].any()
+    zeros = torch.zeros(32, 64)
+    assert not product.product(x, zeros, product.pack(zeros)).any()
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_numbers_that_are_none(value: float) -> None:
+    """They are computed with as torch does, and a matrix of them is not packed."""
+    x, matrix, bias, other = normal(20, 64), normal(32, 64), normal(32), normal(20, 32)
+    x[3, 4] = value
+    found = product.product(x, matrix, product.pack(matrix), bias, other, (0.0, math.inf))
+    expected = (functional.linear(x, matrix, bias) + other).clamp(min=0)
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert torch.allclose(found, expected, equal_nan=True)
+    matrix[0, 0] = value
+    assert not product.fits(matrix)
+
+
+def test_the_same_bytes_in_any_company() -> None:
+    x, matrix = normal(200, 320), normal(1024, 320)
+    packed = product.pack(matrix)
+    whole = product.product(x, matrix, packed)
+    assert torch.equal(product.product(x[31:50].contiguous(), matrix, packed), whole[31:50])
+    part = product.pack(matrix[512:].contiguous())
+    assert not torch.equal(part.factors, packed.factors)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert torch.equal(product.product(x, matrix, packed), whole)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_packing_is_not_taken_down() -> None:
+    x, matrix = normal(20, 64), normal(32, 64)
+    kernel = Linear(matrix, None)
+    with Recorder([x]) as recorder:
+        result = kernel(x)
+    assert recorder.finish([result]) is None
+    with Recorder([x]) as recorder:
+        result = kernel(x)
+    recording = recorder.finish([result])
+    assert recording is not None
+    [again] = recording([x])
+    assert again is not None
+    assert torch.equal(again, result)
+
+
+def test_without_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, matrix, bias = normal(20, 64), normal(32, 64), normal(32)
+    tiled = Linear(matrix, bias)(x)
+    monkeypatch.setattr(product, "available", lambda: False)
+    plain = Linear(matrix, bias)(x)
+    assert torch.allclose(plain, tiled, atol=1e-4)
+    assert not torch.equal(plain, tiled)
