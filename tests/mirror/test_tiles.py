@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from endoscope_server.mirror.fusion.replay import Recorder
+from endoscope_server.mirror.kernels import activation
 from endoscope_server.mirror.kernels.linear import Linear
 from endoscope_server.mirror.tiles import instructions, product
 
@@ -134,3 +135,36 @@ def test_without_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Linear(matrix, bias)(x)
     assert torch.allclose(plain, tiled, atol=1e-4)
     assert not torch.equal(plain, tiled)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_gelu_on_the_way(joined: bool) -> None:
+    """Forward after the product, and backward before the other one; also of numbers far out."""
+    matrix, bias, x, other = normal(96, 64), normal(96), normal(50, 64), normal(50, 96)
+    x[7] *= 3
+    x[8] = 0
+    inputs = [x, other] if joined else [x]
+    kernel = Linear(matrix, bias, activation.gelu("none"))
+    y, saved = kernel.forward(inputs, [True] * len(inputs))
+    leaves = [tensor.double().requires_grad_() for tensor in inputs]
+    plain = functional.linear(leaves[0], matrix.double(), bias.double())
+    exact = functional.gelu(plain + leaves[1] if joined else plain)
+    assert torch.allclose(y.double(), exact, atol=1e-4)
+    gradient = normal(50, 96)
+    expected = torch.autograd.grad(exact, leaves, gradient.double())
+    found = kernel.backward((gradient, False), saved, [True] * len(inputs), None)
+    for result, wanted in zip(found, expected, strict=True):
+        assert result is not None
+        assert torch.allclose(result[0].double(), wanted, atol=1e-4)
+
+
+def test_gelu_everywhere() -> None:
+    """Values and slopes of GELU from -15 to 15, where the other tensor is multiplied by one."""
+    x = torch.linspace(-15, 15, 160 * 16).view(160, 16)
+    one = torch.eye(16)
+    y, plain = product.product_gelu(x, one, product.pack(one))
+    assert torch.allclose(y.double(), functional.gelu(plain.double()), atol=1e-9, rtol=1e-6)
+    leaf = x.double().requires_grad_()
+    [slope] = torch.autograd.grad(functional.gelu(leaf).sum(), leaf)
+    found = product.product(torch.ones_like(x), one, product.pack(one), before=x)
+    assert torch.allclose(found.double(), slope, atol=1e-6)

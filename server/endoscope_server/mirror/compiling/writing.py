@@ -72,7 +72,7 @@ class Writer:
         fields: Sequence[str] = (),
     ) -> None:
         self.lanes = machine.lanes
-        self.vector = ir.VectorType(FLOAT, machine.lanes)
+        self.vector, self.whole = (ir.VectorType(kind, machine.lanes) for kind in (FLOAT, I32))
         self._marks = ir.IntType(8 * mark_bytes(machine))
         self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
         self.arguments = self.function.args
@@ -115,8 +115,29 @@ class Writer:
     def spread(self, value: Any) -> Any:
         """A number in all lanes."""
         one = self.at.insert_element(ir.Constant(self.vector, ir.Undefined), value, ir.Constant(I32, 0))
-        zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
-        return self.at.shuffle_vector(one, ir.Constant(self.vector, ir.Undefined), zeros)
+        return self.at.shuffle_vector(one, ir.Constant(self.vector, ir.Undefined), self.every(0))
+
+    def every(self, value: float) -> ir.Constant:
+        """A constant in all lanes: of 32 bits, and whole if it is an ``int``."""
+        return ir.Constant(self.whole if isinstance(value, int) else self.vector, [value] * self.lanes)
+
+    def absolute(self, x: Any) -> Any:
+        """Numbers without their signs."""
+        bits = self.at.and_(self.at.bitcast(x, self.whole), self.every(0x7FFFFFFF))
+        return self.at.bitcast(bits, self.vector)
+
+    def nearest(self, x: Any) -> Any:
+        """The whole numbers nearest to numbers, as floats."""
+        name = f"llvm.rint.v{self.lanes}f32"
+        kind = ir.FunctionType(self.vector, [self.vector])
+        return self.at.call(self._module.globals.get(name) or ir.Function(self._module, kind, name), [x])
+
+    def memory(self, count: Any, kind: ir.Type = FLOAT) -> Any:
+        """Memory for so many elements while the function runs, from a cache line on; not within loops."""
+        found = self.at.alloca(kind, size=count)
+        found.align = 64
+        # Else it were an address of such elements only.
+        return self.at.inttoptr(self.at.ptrtoint(found, I64), POINTER)
 
     def place(self, pointer: Any, index: Any, kind: ir.Type = FLOAT) -> Any:
         """The address of an element."""
@@ -266,7 +287,7 @@ class Writer:
             for (pixel, column), value in zip(places, values, strict=True):
                 outside = at.or_(at.fcmp_ordered("<=", value, low), at.fcmp_ordered(">=", value, mark_high))
                 at.store(self._packed(at.not_(outside)), self._mark("marks", pixel, column), align=1)
-        zeros = ir.Constant(self.vector, [0.0] * self.lanes)
+        zeros = self.every(0.0)
         values = self.either(
             at.icmp_signed("!=", self.field("mask"), self.number(0)),
             lambda: [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class Activation:
         gradient_: The same, written over the output's gradient; None if ATen has no such function.
         post: How oneDNN knows it as the end of a convolution: name, numbers, algorithm; None if it doesn't.
         bounds: What it clips to, if it does nothing else.
+        is_gelu: Whether it is the exact GELU.
     """
 
     apply: Callable[[Tensor], Tensor]
@@ -38,6 +39,7 @@ class Activation:
     gradient_: Callable[[Tensor, Tensor], Tensor] | None
     post: Post | None = None
     bounds: tuple[float, float] | None = None
+    is_gelu: bool = False
 
     def after(self, y: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The function of a tensor whose memory is ours, and what its gradient needs."""
@@ -107,7 +109,8 @@ hardsigmoid = _activation("hardsigmoid", from_output=False)
 
 def gelu(approximate: str) -> Activation:
     """Gelu, exact (``none``) or by ``tanh``."""
-    return _activation("gelu", from_output=False, approximate=approximate)
+    found = _activation("gelu", from_output=False, approximate=approximate)
+    return replace(found, is_gelu=approximate == "none")
 
 
 def clip(low: float, high: float) -> Activation:

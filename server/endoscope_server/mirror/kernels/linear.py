@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +15,6 @@ from endoscope_server.mirror.kernels.base import NOTHING, Gradient, Kernel, Save
 from endoscope_server.mirror.tiles import product
 
 _MANY_ROWS = 16
-_NO_BOUNDS = (-math.inf, math.inf)
 # A matrix of so many numbers is turned once, so that a single row, much of which may be zero, needs not all.
 _LARGE = 1 << 22
 
@@ -37,29 +35,26 @@ class Linear(Kernel):
     def __init__(self, matrix: Tensor, bias: Tensor | None, activation: Activation | None = None) -> None:
         self.matrix, self.bias, self.activation = matrix, bias, activation
         self._forth, self._back = _Factor(matrix), _Factor(matrix.t())
-        self._end = activation if activation is not None and activation.from_output else None
         self._fast = matrix.dtype == torch.float32 and onednn.available
 
     def forward(self, inputs: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor, Saved]:
         """See :meth:`Kernel.forward`."""
         x, other = inputs[0], inputs[1] if len(inputs) > 1 else None
         fast = self._fast and x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
-        ended, joined = False, False
+        kept: tuple[Tensor, ...] | None = None
+        joined = False
         if fast:
-            end = self._end if other is None else None
             alike = other is not None and other.shape == (*x.shape[:-1], self.matrix.shape[0])
             own = other if other is not None and alike and other.is_contiguous() else None
-            y, joined, ended = self._forth.times(x, self.bias, own, end)
+            end = self.activation if other is own else None
+            y, joined, kept = self._forth.times(x, self.bias, own, end)
         else:
             y = functional.linear(x, self.matrix, self.bias)
         shape = y.shape
         if other is not None and not joined:
             y = added(y, other)
-        kept: tuple[Tensor, ...] = ()
-        if ended:
-            kept = (y,)
-        elif self.activation is not None:
-            y, kept = self.activation.after(y)
+        if kept is None:
+            y, kept = (y, ()) if self.activation is None else self.activation.after(y)
         if True not in needs:
             return y, NOTHING
         return y, (kept, (fast, shape, None if other is None else other.shape))
@@ -69,20 +64,26 @@ class Linear(Kernel):
     ) -> Sequence[Gradient | None]:
         """See :meth:`Kernel.backward`."""
         kept, (fast, shape, other_shape) = saved
+        before = None
         if self.activation is not None:
-            gradient = self.activation.backward(gradient, kept[0])
+            if fast and other_shape is None and self.activation.is_gelu and self._back.in_tiles(gradient[0]):
+                before = kept[0]
+            else:
+                gradient = self.activation.backward(gradient, kept[0])
         first = None
         if needs[0]:
-            first = self._backward(summed_to(gradient, shape)[0], fast, partial), True
+            first = self._backward(summed_to(gradient, shape)[0], before, fast, partial), True
         if other_shape is None:
             return (first,)
         return first, summed_to(gradient, other_shape) if needs[1] else None
 
-    def _backward(self, gradient: Tensor, fast: bool, partial: Tensor | None) -> Tensor:
+    def _backward(
+        self, gradient: Tensor, before: Tensor | None, fast: bool, partial: Tensor | None
+    ) -> Tensor:
         if not fast:
             return added(torch.matmul(gradient, self.matrix), partial)
         own = partial if partial is not None and partial.is_contiguous() else None
-        y, joined, _ = self._back.times(gradient, None, own)
+        y, joined, _ = self._back.times(gradient, None, own, before=before)
         return y if joined else added(y, partial)
 
 
@@ -101,34 +102,64 @@ class _Factor:
         self._packed: Tensor | None = None
 
     def times(
-        self, x: Tensor, bias: Tensor | None, other: Tensor | None, end: Activation | None = None
-    ) -> tuple[Tensor, bool, bool]:
+        self,
+        x: Tensor,
+        bias: Tensor | None,
+        other: Tensor | None,
+        end: Activation | None = None,
+        before: Tensor | None = None,
+    ) -> tuple[Tensor, bool, tuple[Tensor, ...] | None]:
         """The product with each row of ``x``, in memory of its own.
 
         Args:
             x: Any axes x inputs.
             bias: One for each output, or None.
             other: What may be added, of the result's shape and contiguous.
-            end: What may follow, if nothing is added.
+            end: What may follow.
+            before: What GELU was applied to, if ``x`` is a gradient of what it gave; only in tiles.
 
         Returns:
-            The result, whether it has what may be added, and whether it has what may follow.
+            The result, whether it has what may be added, and if it has what may follow, what that one's
+            gradient needs.
         """
         count = x.numel() // x.shape[-1]
         if count < _MANY_ROWS and (turned := self._few(count)) is not None:
             y = _few_rows(x, turned)
-            return (y if bias is None else y.add_(bias)), False, False
-        if count >= _MANY_ROWS and self._digits is not None:
-            bounds = end.bounds if end is not None else None
-            own = x.reshape(count, -1).contiguous()
-            summand = None if other is None else other.view(count, -1)
-            y = product.product(own, self._matrix, self._digits, bias, summand, bounds or _NO_BOUNDS)
-            return y.view(*x.shape[:-1], -1), other is not None, bounds is not None
+            return (y if bias is None else y.add_(bias)), False, None
+        if self.in_tiles(x):
+            y, kept = self._tiled(x, bias, other, end, before)
+            return y, other is not None, kept
         matrix = self._matrix if count < _MANY_ROWS else self._pack(count)
         if other is not None:
-            return onednn.linear_binary(x, other, matrix, bias, "add"), True, False
-        post = end.post if end is not None else None
-        return onednn.linear(x, matrix, bias, *(post or onednn.NOTHING)), False, post is not None
+            return onednn.linear_binary(x, other, matrix, bias, "add"), True, None
+        post = end.post if end is not None and end.from_output else None
+        y = onednn.linear(x, matrix, bias, *(post or onednn.NOTHING))
+        return y, False, (y,) if post is not None else None
+
+    def in_tiles(self, x: Tensor) -> bool:
+        """Whether ``x`` is multiplied in tiles."""
+        return x.numel() // x.shape[-1] >= _MANY_ROWS and self._digits is not None
+
+    def _tiled(
+        self,
+        x: Tensor,
+        bias: Tensor | None,
+        other: Tensor | None,
+        end: Activation | None,
+        before: Tensor | None,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        assert self._digits is not None
+        shape = (*x.shape[:-1], len(self._matrix))
+        summand = None if other is None else _flat(other)
+        if end is not None and end.is_gelu:
+            y, plain = product.product_gelu(_flat(x), self._matrix, self._digits, bias, summand)
+            return y.view(shape), (plain.view(shape),)
+        bounds = end.bounds if end is not None else None
+        earlier = None if before is None else _flat(before)
+        y = product.product(
+            _flat(x), self._matrix, self._digits, bias, summand, bounds or product.NO_BOUNDS, earlier
+        ).view(shape)
+        return y, (y,) if bounds is not None else None
 
     @functools.cached_property
     def _digits(self) -> product.Packed | None:
@@ -153,6 +184,11 @@ class _Factor:
         if self._packed is None:
             self._packed = onednn.pack_matrix(self._matrix.contiguous(), count)
         return self._packed
+
+
+def _flat(x: Tensor) -> Tensor:
+    """The rows of a tensor, contiguous."""
+    return x.reshape(-1, x.shape[-1]).contiguous()
 
 
 def _few_rows(x: Tensor, matrix: Tensor) -> Tensor:

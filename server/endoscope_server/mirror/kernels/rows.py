@@ -40,7 +40,7 @@ def build(machine: Machine, rows: int) -> ir.Module:
     at, number = w.at, w.number
     columns, width, count = w.field("columns"), w.field("width"), w.integer(w.pointer("read"), number(0))
     factors, out = w.pointer("factors"), w.pointer("out")
-    zero = ir.Constant(w.vector, [0.0] * w.lanes)
+    zero = w.every(0.0)
     together = 2 if 2 * rows + 3 <= machine.registers else 1
     step = together * w.lanes
     with w.units() as unit:

@@ -20,7 +20,7 @@ def build(machine: Machine) -> ir.Module:
     w = Writer(machine, module, "mean", KERNEL, FIELDS)
     at, number = w.at, w.number
     groups, group, row = w.field("groups"), w.field("group"), w.field("input_row")
-    zero, count = ir.Constant(w.vector, [0.0] * w.lanes), w.bound("count")
+    zero, count = w.every(0.0), w.bound("count")
     w.read_end()
     with w.units() as unit:
         image, part = at.sdiv(unit, groups), at.srem(unit, groups)

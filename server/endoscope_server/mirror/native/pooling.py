@@ -9,7 +9,7 @@ from typing import Any
 from llvmlite import ir
 
 from endoscope_server.mirror.compiling.machine import Machine
-from endoscope_server.mirror.compiling.writing import END, GATHERED, HEAD, I8, I32, KERNEL, Writer
+from endoscope_server.mirror.compiling.writing import END, GATHERED, HEAD, I8, KERNEL, Writer
 
 FIELDS = (
     *HEAD,
@@ -38,12 +38,12 @@ def build(machine: Machine, taps: int) -> ir.Module:
         with w.loop(w.number(0), w.field("vectors")) as vector:
             column = at.mul(vector, w.number(w.lanes))
             best = w.load(sources[0], column)
-            winner = _numbers(w, 0)
+            winner = w.every(0)
             for tap, source in enumerate(sources[1:], 1):
                 value = w.load(source, column)
                 larger = at.or_(at.fcmp_ordered(">", value, best), at.fcmp_unordered("uno", value, value))
                 best = at.select(larger, value, best)
-                winner = at.select(larger, _numbers(w, tap), winner)
+                winner = at.select(larger, w.every(tap), winner)
             with at.if_then(at.icmp_signed("!=", w.field("taps_chosen"), w.number(0))):
                 target = w.place(chosen, w.cell(place, chosen_row, column), I8)
                 at.store(at.trunc(winner, ir.VectorType(I8, w.lanes)), target, align=1)
@@ -70,7 +70,7 @@ def build_backward(machine: Machine, taps: int) -> ir.Module:
         winners = [w.gathered(chosen, entry, chosen_row, zeros, I8) for entry in entries]
         with w.loop(w.number(0), w.field("vectors")) as vector:
             column = at.mul(vector, w.number(w.lanes))
-            nothing = ir.Constant(w.vector, [0.0] * w.lanes)
+            nothing = w.every(0.0)
             (total,) = w.plus_other([place], [column], [nothing])
             for tap, (source, winner) in enumerate(zip(sources, winners, strict=True)):
                 taken = at.load(w.place(winner, column, I8), typ=ir.VectorType(I8, w.lanes), align=1)
@@ -79,10 +79,6 @@ def build_backward(machine: Machine, taps: int) -> ir.Module:
             w.end([place], [column], [total])
     w.finish()
     return module
-
-
-def _numbers(w: Writer, value: int) -> ir.Constant:
-    return ir.Constant(ir.VectorType(I32, w.lanes), [value] * w.lanes)
 
 
 @contextlib.contextmanager

@@ -10,13 +10,15 @@ from typing import Any
 
 from llvmlite import ir
 
+from endoscope_server.mirror.compiling.functions import gelu_slope
 from endoscope_server.mirror.compiling.machine import Machine
 from endoscope_server.mirror.compiling.writing import FLOAT, HEAD, I8, I32, I64, KERNEL, Writer
 from endoscope_server.mirror.tiles.instructions import DEPTH, SIDE, TILE
 
-FIELDS = (*HEAD, "rows", "inputs", "input", "factors", "digits", "scales", "not_finite")
-"""Units are blocks of rows. ``scales`` are what a row's first digits are multiplied by; ``not_finite``
-becomes 1 if a number is not finite."""
+FIELDS = (*HEAD, "rows", "inputs", "input", "before", "factors", "digits", "scales", "not_finite")
+"""Units are blocks of rows. ``before`` are what a function was applied to whose gradients the rows are, if
+there is one. ``scales`` are what a row's first digits are multiplied by; ``not_finite`` becomes 1 if a number
+is not finite."""
 
 DIGITS = 3
 """Digits of a number."""
@@ -26,7 +28,6 @@ BASE = 256.0
 
 _FIRST = 127.0
 _HALVES = 0x808080
-_SIGN = 0x7FFFFFFF
 _INFINITY = 0x7F800000
 # Rows of smaller numbers are scaled as if this were the largest, else the scale were too large for a float.
 _SMALLEST = 2.0**-103
@@ -37,24 +38,34 @@ def size(rows: int, inputs: int) -> int:
     return -(-rows // SIDE) * -(-inputs // DEPTH) * DIGITS * TILE
 
 
-def build(machine: Machine) -> ir.Module:
-    """The kernel, which writes for each block of rows and of inputs a tile for each digit."""
+def build(machine: Machine, sloped: int) -> ir.Module:
+    """The kernel, which writes for each block of rows and of inputs a tile for each digit.
+
+    Args:
+        machine: The processor.
+        sloped: Whether rows are gradients of what :func:`gelu` gave, of which those before are cut.
+    """
     module = ir.Module()
-    w = Writer(machine, module, "digits", KERNEL, FIELDS)
+    w = Writer(machine, module, f"digits_{sloped}", KERNEL, FIELDS)
     at, number = w.at, w.number
-    whole = ir.VectorType(I32, w.lanes)
-    largest = ir.Function(module, ir.FunctionType(I32, [whole]), f"llvm.vector.reduce.smax.v{w.lanes}i32")
+    largest = ir.Function(module, ir.FunctionType(I32, [w.whole]), f"llvm.vector.reduce.smax.v{w.lanes}i32")
     rows, inputs, factors = w.field("rows"), w.field("inputs"), w.pointer("factors")
     steps = at.sdiv(at.add(inputs, number(DEPTH - 1)), number(DEPTH))
-    nothing = ir.Constant(w.vector, [0.0] * w.lanes)
+    padded = at.mul(steps, number(DEPTH))
+    values = w.memory(padded)
+    with w.loop(inputs, padded, w.lanes) as index:
+        w.store(w.every(0.0), values, index)
     with w.units() as unit, w.loop(number(0), number(SIDE)) as line:
         row = at.add(at.mul(unit, number(SIDE)), line)
         inside = at.icmp_signed("<", row, rows)
-        source = w.place(w.pointer("input"), at.mul(at.select(inside, row, number(0)), inputs))
-        zero, sign = ir.Constant(whole, [0] * w.lanes), ir.Constant(whole, [_SIGN] * w.lanes)
-        with w.accumulating(number(0), inputs, [zero], w.lanes) as (index, carried):
+        first = at.mul(at.select(inside, row, number(0)), inputs)
+        source, before = (w.place(w.pointer(name), first) for name in ("input", "before"))
+        with w.accumulating(number(0), inputs, [w.every(0)], w.lanes) as (index, carried):
             value = at.fmul(w.load(source, index), w.load(factors, index))
-            bits = at.and_(at.bitcast(value, whole), sign)
+            if sloped:
+                value = at.fmul(value, gelu_slope(w, w.load(before, index)))
+            w.store(value, values, index)
+            bits = at.bitcast(w.absolute(value), w.whole)
             carried[0] = at.select(at.icmp_signed(">", bits, carried[0]), bits, carried[0])
         bits = at.call(largest, w.carried)
         with at.if_then(at.icmp_signed(">=", bits, ir.Constant(I32, _INFINITY))):
@@ -63,40 +74,24 @@ def build(machine: Machine) -> ir.Module:
         most = at.select(at.fcmp_ordered(">", most, least), most, least)
         at.store(at.fdiv(most, ir.Constant(FLOAT, _FIRST)), w.place(w.pointer("scales"), row))
         scale = w.spread(at.fdiv(ir.Constant(FLOAT, _FIRST * BASE * BASE), most))
-        scale = at.select(inside, scale, nothing)
+        scale = at.select(inside, scale, w.every(0.0))
         block = w.place(w.pointer("digits"), at.mul(at.mul(unit, steps), number(DIGITS * TILE)), I8)
         target = w.place(block, at.mul(line, number(DEPTH)), I8)
-        with w.loop(number(0), inputs, DEPTH, whole=True) as index:
+        with w.loop(number(0), padded, DEPTH) as index:
             tile = w.place(target, at.mul(index, number(DIGITS * SIDE)), I8)
             for part in range(0, DEPTH, w.lanes):
-                place = at.add(index, number(part))
-                value = at.fmul(w.load(source, place), w.load(factors, place))
-                _cut(w, module, at.fmul(value, scale), w.place(tile, number(part), I8))
-        # The last tiles may be filled with zeros.
-        rest = w.after
-        tile = w.place(target, at.mul(rest, number(DIGITS * SIDE)), I8)
-        with w.loop(rest, at.mul(steps, number(DEPTH)), w.lanes) as index:
-            [value] = w.either(
-                at.icmp_signed("<", index, inputs),
-                lambda: [at.fmul(w.load(source, index), w.load(factors, index))],
-                lambda: [nothing],
-            )
-            _cut(w, module, at.fmul(value, scale), w.place(tile, at.sub(index, rest), I8))
+                value = at.fmul(w.load(values, at.add(index, number(part))), scale)
+                _cut(w, value, w.place(tile, number(part), I8))
     w.finish()
     return module
 
 
-def _cut(w: Writer, module: ir.Module, value: Any, place: Any) -> None:
+def _cut(w: Writer, value: Any, place: Any) -> None:
     """Writes the digits of numbers, each into a tile of its own."""
-    at = w.at
-    whole, small = ir.VectorType(I32, w.lanes), ir.VectorType(I8, w.lanes)
-    name = f"llvm.rint.v{w.lanes}f32"
-    rint = module.globals.get(name) or ir.Function(module, ir.FunctionType(w.vector, [w.vector]), name)
-    numbers = at.fptosi(at.call(rint, [value]), whole)
+    at, small = w.at, ir.VectorType(I8, w.lanes)
     # So what is below -128 or above 127 carries over to the digit before.
-    halves = ir.Constant(whole, [_HALVES] * w.lanes)
-    found = at.xor(at.add(numbers, halves), halves)
+    halves = w.every(_HALVES)
+    found = at.xor(at.add(at.fptosi(w.nearest(value), w.whole), halves), halves)
     for digit in range(DIGITS):
-        shift = ir.Constant(whole, [8 * (DIGITS - 1 - digit)] * w.lanes)
-        target = w.place(place, w.number(digit * TILE), I8)
-        at.store(at.trunc(at.lshr(found, shift), small), target, align=1)
+        shifted = at.lshr(found, w.every(8 * (DIGITS - 1 - digit)))
+        at.store(at.trunc(shifted, small), w.place(place, w.number(digit * TILE), I8), align=1)
