@@ -6,6 +6,8 @@ less. Joined and scaled they are the result.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llvmlite import ir
@@ -32,6 +34,48 @@ _ROWS, _COLUMNS = (3, 4, 5), (6, 7, 7)
 _PAIRS = (((0, 0),), ((1, 0), (0, 1), (1, 1)), ((2, 0), (0, 2)))
 
 
+class Lines:
+    """Lines of a block's and a panel's result, whose sums are there.
+
+    Args:
+        w: Where they are ended.
+        sums: Where the sums are.
+        count: How many lines there are.
+        column: The first column.
+        row: The row of a line in the result.
+        scale: What a line's first digits are multiplied by.
+        curved: Whether :func:`gelu` follows.
+    """
+
+    def __init__(
+        self,
+        w: Writer,
+        sums: Any,
+        count: Any,
+        column: Any,
+        row: Callable[[Any], Any],
+        scale: Callable[[Any], Any],
+        curved: bool = False,
+    ) -> None:
+        self._w, self._sums, self._count, self._column = w, sums, count, column
+        self._row, self._scale, self._curved = row, scale, curved
+        self._factors = w.load(w.pointer("matrix_scales"), column)
+        self._bias = w.load(w.pointer("bias"), w.at.mul(column, w.field("bias_apart")))
+
+    def end(self, first: Any, last: Any) -> None:
+        """Scales some lines and writes them where they belong."""
+        w, at, column = self._w, self._w.at, self._column
+        with w.loop(first, w.minimum(last, self._count)) as line:
+            row = self._row(line)
+            total = at.fmul(_joined(w, w.place(self._sums, at.mul(line, w.number(SIDE)), I32)), self._factors)
+            total = w.multiply_add(total, w.spread(self._scale(line)), self._bias)
+            [total] = w.plus_other([row], [column], [total])
+            if self._curved:
+                w.store(total, w.pointer("before"), w.cell(row, w.field("out_row"), column))
+                total = gelu(w, total)
+            w.end([row], [column], [total])
+
+
 def build(machine: Machine, curved: int) -> ir.Module:
     """The kernel.
 
@@ -41,35 +85,77 @@ def build(machine: Machine, curved: int) -> ir.Module:
     """
     module = ir.Module()
     w = Writer(machine, module, f"product_{curved}", KERNEL, FIELDS)
+    at, number = w.at, w.number
+    rows, size = w.field("rows"), at.mul(w.field("steps"), number(DIGITS * TILE))
+    chunks = divided(w, w.field("blocks"), w.field("chunk"))
+
+    def lines(block: Any, panel: Any, sums: Any, there: Any) -> Lines:
+        top = at.mul(block, number(SIDE))
+        count = at.select(there, at.sub(rows, top), number(0))
+        column = at.select(there, at.mul(panel, number(SIDE)), number(0))
+
+        def row(line: Any) -> Any:
+            return at.add(top, line)
+
+        def scale(line: Any) -> Any:
+            return at.load(w.place(w.pointer("scales"), row(line)), typ=FLOAT)
+
+        return Lines(w, sums, count, column, row, scale, bool(curved))
+
+    with multiplying(w, module) as meet, w.units() as unit:
+        meet(
+            at.sdiv(unit, chunks),
+            at.srem(unit, chunks),
+            lambda block, _: w.place(w.pointer("digits"), at.mul(block, size), I8),
+            lines,
+        )
+    w.finish()
+    return module
+
+
+Meet = Callable[[Any, Any, Callable[[Any, Any], Any], Callable[[Any, Any, Any, Any], Lines]], None]
+
+
+@contextlib.contextmanager
+def multiplying(w: Writer, module: ir.Module) -> Iterator[Meet]:
+    """Code in which blocks of rows meet panels of columns.
+
+    What it gives writes that for a group of panels and a chunk of blocks, by their numbers. It gets a
+    function that tells where a block's digits are, knowing whether this is its first panel; and one that
+    tells the lines of a block, a panel and their sums, if there are any.
+    """
     at, number, tiles = w.at, w.number, Tiles(w, module)
+    zero, one = number(0), number(1)
     w.read_end()
     blocks, chunk, panels, group = (w.field(name) for name in ("blocks", "chunk", "panels", "group"))
-    steps, per_step, zero, one = w.field("steps"), w.field("lines"), number(0), number(1)
+    steps, per_step = w.field("steps"), w.field("lines")
     size = at.mul(steps, number(DIGITS * TILE))
+    # Sums go to one place and another by turns.
     memory = w.memory(number(2 * DIGITS * SIDE * SIDE), I32)
-    chunks = at.sdiv(at.add(blocks, at.sub(chunk, one)), chunk)
-    tiles.begin()
-    with w.units() as unit:
-        first, start = at.mul(at.sdiv(unit, chunks), group), at.mul(at.srem(unit, chunks), chunk)
+
+    def meet(
+        group_number: Any,
+        chunk_number: Any,
+        digits: Callable[[Any, Any], Any],
+        lines: Callable[[Any, Any, Any, Any], Lines],
+    ) -> None:
+        first, start = at.mul(group_number, group), at.mul(chunk_number, chunk)
         width = at.sub(w.minimum(at.add(first, group), panels), first)
         height = at.sub(w.minimum(at.add(start, chunk), blocks), start)
         count = at.mul(height, width)
 
         def place(index: Any) -> tuple[Any, Any, Any]:
-            """Which block and panel meet, and where their sums go: by turns to one place and another."""
+            turn = at.mul(at.and_(index, one), number(DIGITS * SIDE * SIDE))
             block, panel = at.add(start, at.sdiv(index, width)), at.add(first, at.srem(index, width))
-            turn = at.and_(index, one)
-            return block, panel, w.place(memory, at.mul(turn, number(DIGITS * SIDE * SIDE)), I32)
+            return block, panel, w.place(memory, turn, I32)
 
-        def lines(index: Any) -> _Lines:
-            """What was summed before an index."""
-            there = at.icmp_signed(">", index, zero)
-            return _Lines(w, bool(curved), *place(at.sub(index, one)), there)
+        def before(index: Any) -> Lines:
+            return lines(*place(at.sub(index, one)), at.icmp_signed(">", index, zero))
 
         with w.loop(zero, count) as index:
             block, panel, sums = place(index)
-            pending = lines(index)
-            left = w.place(w.pointer("digits"), at.mul(block, size), I8)
+            pending = before(index)
+            left = digits(block, at.icmp_signed("==", panel, first))
             right = w.place(w.pointer("matrix"), at.mul(panel, size), I8)
             for order in range(DIGITS):
                 tiles.zero(order)
@@ -81,10 +167,16 @@ def build(machine: Machine, curved: int) -> ir.Module:
                 pending.end(line, at.add(line, per_step))
             for order in range(DIGITS):
                 tiles.store(order, w.place(sums, number(order * SIDE * SIDE), I32))
-        lines(count).end(zero, number(SIDE))
+        before(count).end(zero, number(SIDE))
+
+    tiles.begin()
+    yield meet
     tiles.end()
-    w.finish()
-    return module
+
+
+def divided(w: Writer, count: Any, size: Any) -> Any:
+    """How many parts of a size something has."""
+    return w.at.sdiv(w.at.add(count, w.at.sub(size, w.number(1))), size)
 
 
 def _add_products(w: Writer, tiles: Tiles, rows: Any, columns: Any) -> None:
@@ -94,42 +186,6 @@ def _add_products(w: Writer, tiles: Tiles, rows: Any, columns: Any) -> None:
         tiles.load(_COLUMNS[digit], w.place(columns, w.number(digit * TILE), I8))
         for row, column in _PAIRS[digit]:
             tiles.multiply_add(row + column, _ROWS[row], _COLUMNS[column])
-
-
-class _Lines:
-    """Lines of a block's and a panel's result, whose sums are there.
-
-    Args:
-        w: Where they are ended.
-        curved: Whether :func:`gelu` follows.
-        block: Which block.
-        panel: Which panel.
-        sums: Where the sums are.
-        present: Whether there are any.
-    """
-
-    def __init__(self, w: Writer, curved: bool, block: Any, panel: Any, sums: Any, present: Any) -> None:
-        at, zero = w.at, w.number(0)
-        self._w, self._curved, self._sums = w, curved, sums
-        self._top = at.mul(block, w.number(SIDE))
-        self._count = at.select(present, at.sub(w.field("rows"), self._top), zero)
-        self._column = at.select(present, at.mul(panel, w.number(SIDE)), zero)
-        self._factors = w.load(w.pointer("matrix_scales"), self._column)
-        self._bias = w.load(w.pointer("bias"), at.mul(self._column, w.field("bias_apart")))
-
-    def end(self, first: Any, last: Any) -> None:
-        """Scales some lines and writes them where they belong."""
-        w, at = self._w, self._w.at
-        with w.loop(first, w.minimum(last, self._count)) as line:
-            row = at.add(self._top, line)
-            total = at.fmul(_joined(w, w.place(self._sums, at.mul(line, w.number(SIDE)), I32)), self._factors)
-            scale = w.spread(at.load(w.place(w.pointer("scales"), row), typ=FLOAT))
-            total = w.multiply_add(total, scale, self._bias)
-            [total] = w.plus_other([row], [self._column], [total])
-            if self._curved:
-                w.store(total, w.pointer("before"), w.cell(row, w.field("out_row"), self._column))
-                total = gelu(w, total)
-            w.end([row], [self._column], [total])
 
 
 def _joined(w: Writer, sums: Any) -> Any:
