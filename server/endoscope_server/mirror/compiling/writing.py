@@ -132,6 +132,12 @@ class Writer:
         kind = ir.FunctionType(self.vector, [self.vector])
         return self.at.call(self._module.globals.get(name) or ir.Function(self._module, kind, name), [x])
 
+    def largest(self, x: Any) -> Any:
+        """The largest of whole numbers, signed."""
+        name = f"llvm.vector.reduce.smax.v{self.lanes}i32"
+        kind = ir.FunctionType(I32, [self.whole])
+        return self.at.call(self._module.globals.get(name) or ir.Function(self._module, kind, name), [x])
+
     def memory(self, count: Any, kind: ir.Type = FLOAT) -> Any:
         """Memory for so many elements while the function runs, from a cache line on; not within loops."""
         found = self.at.alloca(kind, size=count)

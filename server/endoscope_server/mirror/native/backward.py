@@ -28,7 +28,7 @@ class Backward:
     def __init__(
         self, machine: Machine, forward: Forward, present: Sequence[bool], needs: Sequence[bool]
     ) -> None:
-        self._forward, emitter = forward, Emitter(machine, backward=True)
+        self._forward, emitter = forward, Emitter(machine, True, forward.tiles)
         given = [slot for slot, there in zip(forward.results, present, strict=True) if there]
         self._given = [(slot, emitter.map(forward.shapes[slot])) for slot in given]
         layers = forward.layers

@@ -15,7 +15,7 @@ from endoscope_server.mirror.compiling.machine import Machine
 from endoscope_server.mirror.compiling.program import Field, Operation
 from endoscope_server.mirror.compiling.writing import mark_bytes
 from endoscope_server.mirror.kernels.weights import Weights
-from endoscope_server.mirror.native import dense, depthwise, entering, means, pooling, sums, tables
+from endoscope_server.mirror.native import dense, depthwise, entering, means, pooling, sums, tables, tiled
 from endoscope_server.mirror.native.tables import Geometry, Pair, Sweep, Table
 
 # So many units of work at least, if there is enough: a thread that is disturbed leaves the rest to others.
@@ -69,10 +69,11 @@ class Emitter:
     Args:
         machine: The processor.
         backward: Whether buffers belong to a backward pass.
+        tiles: Whether convolutions may be computed in integer tiles.
     """
 
-    def __init__(self, machine: Machine, backward: bool) -> None:
-        self.machine, self.backward = machine, backward
+    def __init__(self, machine: Machine, backward: bool, tiles: bool = False) -> None:
+        self.machine, self.backward, self.tiles = machine, backward, tiles
         self.operations: list[Operation] = []
 
     def map(self, shape: Sequence[int]) -> View:
@@ -163,6 +164,38 @@ class Emitter:
             last = index == len(packed) - 1
             self._add(dense.build, (vectors, in_order), dense.FIELDS, fields, wait and last)
             column += panels * width
+
+    def in_tiles(self, weights: Weights) -> bool:
+        """Whether a dense convolution is computed in tiles."""
+        return self.tiles and tiled.takes(self.machine, weights)
+
+    def cut(self, x: View, weights: Weights) -> tiled.Digits:
+        """Cuts what a convolution reads, or the gradient that goes back through it."""
+        factors = tiled.factors(weights, self.backward)
+        digits, operations = tiled.cut(x, factors, self.backward)
+        self.operations.extend(operations)
+        return digits
+
+    def convolve(
+        self,
+        x: tiled.Digits,
+        weights: Weights,
+        taps: Sequence[int],
+        table: Table,
+        places: Table,
+        end: End,
+        wait: bool = True,
+    ) -> None:
+        """A dense convolution in tiles, or the gradient of its input; of some taps, else as for ``dense``."""
+        packed = tiled.pack(weights, self.backward, taps)
+        bias = None if self.backward else weights.bias
+        fields: dict[str, Field] = {
+            "bias": self._bias(bias, end.out.shape[1]),
+            "out_image": end.out.pixels,
+            **end.fields(),
+        }
+        images = end.out.shape[0]
+        self.operations.append(tiled.convolve(x, packed, table, places, images, fields, wait))
 
     def depthwise(
         self, x: View, packed: Tensor, bias: Tensor | None, sweep: Sweep, end: End, wait: bool = True

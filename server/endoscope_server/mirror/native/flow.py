@@ -182,10 +182,15 @@ class Flow:
                 emitter.depthwise(gradient, factors, None, sweep, end, wait=index == len(sweeps))
             return
         phases = tables.backward(geometry_of(layer))
+        digits = emitter.cut(gradient, weights) if emitter.in_tiles(weights) else None
         for index, phase in enumerate(phases, 1):
-            packed = backward_weights(emitter.machine, weights, phase.taps)
-            last = index == len(phases)
-            emitter.dense(gradient, packed, None, phase.table, phase.places, weights.shape[0], end, last)
+            last, (taps, table, places) = index == len(phases), (phase.taps, phase.table, phase.places)
+            # A phase without taps gets zeros.
+            if digits is not None and taps:
+                emitter.convolve(digits, weights, taps, table, places, end, last)
+            else:
+                packed = backward_weights(emitter.machine, weights, taps)
+                emitter.dense(gradient, packed, None, table, places, weights.shape[0], end, last)
 
     def _emit_phases(self, layer: Layer, kernel: Convolution, gradient: View) -> None:
         """Few channels: those of all phases at once."""

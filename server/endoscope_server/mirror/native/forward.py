@@ -77,6 +77,8 @@ class Forward:
         banded: Whether large layers are taken band by band, which is good for one thread: several wait for
             each other more often.
         outside: Whether the input, pictures of few channels, is read where it is, plane by plane.
+        tiles: Whether convolutions may be computed in integer tiles, which gives other bytes where layers are
+            taken band by band.
 
     Attributes:
         early: How many of the layers are computed image by image, before all others.
@@ -95,9 +97,10 @@ class Forward:
         keeps: bool,
         banded: bool = False,
         outside: bool = False,
+        tiles: bool = False,
     ) -> None:
-        self.layers, self.results, self._keeps = layers, results, keeps
-        self._emitter = Emitter(machine, backward=False)
+        self.layers, self.results, self._keeps, self.tiles = layers, results, keeps, tiles
+        self._emitter = Emitter(machine, False, tiles)
         self.early = early(layers, banded)
         self.shapes = {**dict(enumerate(shapes)), **{layer.output: layer.shape for layer in layers}}
         self.maps: dict[int, View] = {}
@@ -323,6 +326,9 @@ class Forward:
             emitter.depthwise(x, taps, weights.bias, sweep.rows(rows.start, rows.stop), end)
         else:
             table = tables.forward(geometry, ring)[:, pixels]
+            if emitter.in_tiles(weights):
+                emitter.convolve(emitter.cut(x, weights), weights, range(len(table)), table, places, end)
+                return
             packed = forward_weights(emitter.machine, weights)
             emitter.dense(x, packed, weights.bias, table, places, weights.shape[1], end)
 

@@ -123,7 +123,7 @@ class _Case:
         self._machine, self._needs = processor, needs
         self._lock = threading.Lock()
         self._backwards: dict[tuple[bool, ...], Backward] = {}
-        self.forward = Forward(processor, layers, shapes, results, True in needs)
+        self.forward = Forward(processor, layers, shapes, results, True in needs, tiles=True)
 
     @property
     def size(self) -> int:

@@ -48,7 +48,6 @@ def build(machine: Machine, sloped: int) -> ir.Module:
     module = ir.Module()
     w = Writer(machine, module, f"digits_{sloped}", KERNEL, FIELDS)
     at, number = w.at, w.number
-    largest = ir.Function(module, ir.FunctionType(I32, [w.whole]), f"llvm.vector.reduce.smax.v{w.lanes}i32")
     rows, inputs, factors = w.field("rows"), w.field("inputs"), w.pointer("factors")
     steps = at.sdiv(at.add(inputs, number(DEPTH - 1)), number(DEPTH))
     padded = at.mul(steps, number(DEPTH))
@@ -65,33 +64,56 @@ def build(machine: Machine, sloped: int) -> ir.Module:
             if sloped:
                 value = at.fmul(value, gelu_slope(w, w.load(before, index)))
             w.store(value, values, index)
-            bits = at.bitcast(w.absolute(value), w.whole)
-            carried[0] = at.select(at.icmp_signed(">", bits, carried[0]), bits, carried[0])
-        bits = at.call(largest, w.carried)
-        with at.if_then(at.icmp_signed(">=", bits, ir.Constant(I32, _INFINITY))):
+            carried[0] = larger(w, value, carried[0])
+        bits = w.largest(w.carried[0])
+        with at.if_then(at.not_(is_finite(w, bits))):
             at.store(ir.Constant(I64, 1), w.pointer("not_finite"))
-        most, least = at.bitcast(bits, FLOAT), ir.Constant(FLOAT, _SMALLEST)
-        most = at.select(at.fcmp_ordered(">", most, least), most, least)
-        at.store(at.fdiv(most, ir.Constant(FLOAT, _FIRST)), w.place(w.pointer("scales"), row))
-        scale = w.spread(at.fdiv(ir.Constant(FLOAT, _FIRST * BASE * BASE), most))
-        scale = at.select(inside, scale, w.every(0.0))
+        scale, worth = scales(w, bits)
+        at.store(worth, w.place(w.pointer("scales"), row))
+        scale = at.select(inside, w.spread(scale), w.every(0.0))
         block = w.place(w.pointer("digits"), at.mul(at.mul(unit, steps), number(DIGITS * TILE)), I8)
         target = w.place(block, at.mul(line, number(DEPTH)), I8)
         with w.loop(number(0), padded, DEPTH) as index:
             tile = w.place(target, at.mul(index, number(DIGITS * SIDE)), I8)
             for part in range(0, DEPTH, w.lanes):
                 value = at.fmul(w.load(values, at.add(index, number(part))), scale)
-                _cut(w, value, w.place(tile, number(part), I8))
+                cut(w, value, w.place(tile, number(part), I8), number(TILE))
     w.finish()
     return module
 
 
-def _cut(w: Writer, value: Any, place: Any) -> None:
-    """Writes the digits of numbers, each into a tile of its own."""
+def cut(w: Writer, value: Any, place: Any, apart: Any) -> None:
+    """Writes the digits of numbers that are scaled, so many bytes from one to the next."""
     at, small = w.at, ir.VectorType(I8, w.lanes)
     # So what is below -128 or above 127 carries over to the digit before.
     halves = w.every(_HALVES)
     found = at.xor(at.add(at.fptosi(w.nearest(value), w.whole), halves), halves)
     for digit in range(DIGITS):
         shifted = at.lshr(found, w.every(8 * (DIGITS - 1 - digit)))
-        at.store(at.trunc(shifted, small), w.place(place, w.number(digit * TILE), I8), align=1)
+        target = w.place(place, at.mul(apart, w.number(digit)), I8)
+        at.store(at.trunc(shifted, small), target, align=1)
+
+
+def larger(w: Writer, value: Any, most: Any) -> Any:
+    """The larger ones of the bits of numbers without signs; what is no number is larger than all."""
+    bits = w.at.bitcast(w.absolute(value), w.whole)
+    return w.at.select(w.at.icmp_signed(">", bits, most), bits, most)
+
+
+def is_finite(w: Writer, bits: Any) -> Any:
+    """Whether the bits are a finite number's."""
+    return w.at.icmp_signed("<", bits, ir.Constant(I32, _INFINITY))
+
+
+def scales(w: Writer, bits: Any) -> tuple[Any, Any]:
+    """What numbers are scaled by before they are cut, and what their first digits are worth.
+
+    Args:
+        w: Where to.
+        bits: Of the largest number.
+    """
+    at = w.at
+    most, least = at.bitcast(bits, FLOAT), ir.Constant(FLOAT, _SMALLEST)
+    most = at.select(at.fcmp_ordered(">", most, least), most, least)
+    whole = ir.Constant(FLOAT, _FIRST * BASE * BASE)
+    return at.fdiv(whole, most), at.fdiv(most, ir.Constant(FLOAT, _FIRST))

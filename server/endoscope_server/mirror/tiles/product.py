@@ -2,8 +2,8 @@
 
 What is smaller than three digits give is rounded off: of normally distributed numbers the error is that of
 sums of floats, and five times that where the largest number of a row is a hundred times the others. Inputs
-are weighed so that each has a weight of about 1 somewhere, which keeps large inputs that matter little from
-spoiling the rest.
+with far larger or smaller weights than others are weighed before, which keeps large inputs that matter little
+from spoiling the rest.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from endoscope_server.mirror.tiles.instructions import DEPTH, SIDE, TILE, availa
 _MOST_INPUTS = 1 << 15
 # Factors of inputs are 1 and less, but no less than 2 to the power of this, so that nothing overflows.
 _LEAST_EXPONENT = -60
-# Less than any number's.
-_NO_EXPONENT = -1000
+# So many powers of two more or less than most weights are about the same.
+_NEAR = 3
 # Bytes of a group's panels, which stay in a core's own cache for a chunk of rows.
 _GROUP = 1 << 19
 # Blocks of rows of a chunk, at most: threads that are done take chunks of others.
@@ -194,16 +194,41 @@ def _product(
 
 
 def _pack(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    factors = weights_of_inputs(matrix.abs().amax(0))
+    return *cut_matrix(matrix, factors), factors
+
+
+def weights_of_inputs(largest: Tensor) -> Tensor:
+    """What inputs are multiplied by, and a matrix divided, before both are cut: powers of two.
+
+    Inputs with about the same weights are left alone; those with far larger or smaller ones are brought near.
+
+    Args:
+        largest: The largest weight of each.
+    """
+    exponents = torch.frexp(largest).exponent
+    there = exponents[largest > 0]
+    if not len(there):
+        return torch.ones_like(largest)
+    apart = torch.where(largest > 0, exponents - there.median(), 0)
+    moved = apart.sign() * (apart.abs() - _NEAR).clamp(min=0)
+    return torch.ldexp(torch.ones_like(largest), (moved - moved.max()).clamp(min=_LEAST_EXPONENT))
+
+
+def cut_matrix(matrix: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    """The digits of a matrix (outputs x inputs) as tiles take them, and the scales of its rows.
+
+    Args:
+        matrix: Finite, and with whole blocks of outputs.
+        factors: What inputs are multiplied by before.
+    """
     outputs, inputs = matrix.shape
-    largest = matrix.abs().amax(0)
-    exponents = torch.where(largest > 0, torch.frexp(largest).exponent, _NO_EXPONENT)
-    factors = torch.ldexp(torch.ones(inputs), (exponents - exponents.max()).clamp(min=_LEAST_EXPONENT))
     cut, scales = torch.empty(digits.size(outputs, inputs), dtype=torch.int8), torch.empty(outputs)
     not_finite = torch.zeros(1, dtype=torch.int64)
     given = (not_finite, 1 / factors, matrix.contiguous(), cut, scales)
     _cutting(_processor(), outputs, inputs).run([], outside=[tensor.data_ptr() for tensor in given])
     # A line of a tile has four digits of each row, instead of all of one row.
-    return cut.view(torch.int32).view(-1, SIDE, DEPTH // 4).mT.contiguous(), scales, factors
+    return cut.view(torch.int32).view(-1, SIDE, DEPTH // 4).mT.contiguous(), scales
 
 
 def _tiled(

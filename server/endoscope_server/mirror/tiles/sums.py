@@ -40,7 +40,7 @@ class Lines:
     Args:
         w: Where they are ended.
         sums: Where the sums are.
-        count: How many lines there are.
+        count: How many lines there are from its first one on.
         column: The first column.
         row: The row of a line in the result.
         scale: What a line's first digits are multiplied by.
@@ -57,7 +57,8 @@ class Lines:
         scale: Callable[[Any], Any],
         curved: bool = False,
     ) -> None:
-        self._w, self._sums, self._count, self._column = w, sums, count, column
+        self._w, self._sums, self._column = w, sums, column
+        self._count = w.minimum(count, w.number(SIDE))
         self._row, self._scale, self._curved = row, scale, curved
         self._factors = w.load(w.pointer("matrix_scales"), column)
         self._bias = w.load(w.pointer("bias"), w.at.mul(column, w.field("bias_apart")))
