@@ -86,6 +86,18 @@ def test_rows_and_matrices_of_zeros() -> None:
     assert not product.product(x, zeros, product.pack(zeros)).any()
 
 
+def test_gradients_of_few_rows(threads: Callable[[int], None]) -> None:
+    """Blocks of zeros are left out, before and behind others, and with other rows beside."""
+    x, matrix, bias, other = normal(120, 192), normal(256, 192), normal(256), normal(120, 256)
+    x[:33], x[34:80], x[97:] = 0, 0, 0
+    for count in (1, 2):
+        threads(count)
+        found = product.product(x, matrix, product.pack(matrix), bias, other)
+        expected = functional.linear(x.double(), matrix.double(), bias.double()) + other
+        assert torch.allclose(found.double(), expected, atol=1e-4)
+        assert torch.equal(found[:33], other[:33] + bias)
+
+
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_numbers_that_are_none(value: float) -> None:
     """They are computed with as torch does, and a matrix of them is not packed."""

@@ -94,6 +94,13 @@ def cut(w: Writer, value: Any, place: Any, apart: Any) -> None:
         at.store(at.trunc(shifted, small), target, align=1)
 
 
+def any_there(w: Writer, worth: Any) -> Any:
+    """Whether any of some rows has another number than zero, or very small ones."""
+    at = w.at
+    there = at.fcmp_ordered(">", worth, w.every(_SMALLEST / _FIRST))
+    return at.icmp_signed("!=", at.bitcast(there, ir.IntType(w.lanes)), ir.Constant(ir.IntType(w.lanes), 0))
+
+
 def larger(w: Writer, value: Any, most: Any) -> Any:
     """The larger ones of the bits of numbers without signs; what is no number is larger than all."""
     bits = w.at.bitcast(w.absolute(value), w.whole)

@@ -43,10 +43,10 @@ def build(machine: Machine, in_order: int) -> ir.Module:
         worth = at.load(w.place(w.pointer("scales"), image), typ=FLOAT)
         shift = at.mul(image, w.field("out_image"))
 
-        def digits(block: Any, first: Any) -> Any:
+        def digits(block: Any, first: Any) -> tuple[Any, Any]:
             with at.if_then(first):
                 _gather(w, source, at.mul(block, number(SIDE)), own)
-            return own
+            return own, ir.Constant(ir.IntType(1), 1)
 
         def lines(block: Any, panel: Any, sums: Any, there: Any) -> Lines:
             top = at.mul(block, number(SIDE))

@@ -32,7 +32,7 @@ _LEAST_EXPONENT = -60
 # So many powers of two more or less than most weights are about the same.
 _NEAR = 3
 # Bytes of a group's panels, which stay in a core's own cache for a chunk of rows.
-_GROUP = 1 << 19
+_GROUP = 3 << 18
 # Blocks of rows of a chunk, at most: threads that are done take chunks of others.
 _CHUNK = 32
 _NO_BIAS = torch.zeros(SIDE)

@@ -15,7 +15,7 @@ from llvmlite import ir
 from endoscope_server.mirror.compiling.functions import gelu
 from endoscope_server.mirror.compiling.machine import Machine
 from endoscope_server.mirror.compiling.writing import END, FLOAT, HEAD, I8, I32, KERNEL, Writer
-from endoscope_server.mirror.tiles.digits import BASE, DIGITS
+from endoscope_server.mirror.tiles.digits import BASE, DIGITS, any_there
 from endoscope_server.mirror.tiles.instructions import DEPTH, SIDE, TILE, Tiles
 
 FIELDS = (
@@ -90,6 +90,10 @@ def build(machine: Machine, curved: int) -> ir.Module:
     rows, size = w.field("rows"), at.mul(w.field("steps"), number(DIGITS * TILE))
     chunks = divided(w, w.field("blocks"), w.field("chunk"))
 
+    def digits(block: Any, _: Any) -> tuple[Any, Any]:
+        worth = w.load(w.pointer("scales"), at.mul(block, number(SIDE)))
+        return w.place(w.pointer("digits"), at.mul(block, size), I8), any_there(w, worth)
+
     def lines(block: Any, panel: Any, sums: Any, there: Any) -> Lines:
         top = at.mul(block, number(SIDE))
         count = at.select(there, at.sub(rows, top), number(0))
@@ -107,14 +111,16 @@ def build(machine: Machine, curved: int) -> ir.Module:
         meet(
             at.sdiv(unit, chunks),
             at.srem(unit, chunks),
-            lambda block, _: w.place(w.pointer("digits"), at.mul(block, size), I8),
+            digits,
             lines,
         )
     w.finish()
     return module
 
 
-Meet = Callable[[Any, Any, Callable[[Any, Any], Any], Callable[[Any, Any, Any, Any], Lines]], None]
+Meet = Callable[
+    [Any, Any, Callable[[Any, Any], tuple[Any, Any]], Callable[[Any, Any, Any, Any], Lines]], None
+]
 
 
 @contextlib.contextmanager
@@ -122,8 +128,8 @@ def multiplying(w: Writer, module: ir.Module) -> Iterator[Meet]:
     """Code in which blocks of rows meet panels of columns.
 
     What it gives writes that for a group of panels and a chunk of blocks, by their numbers. It gets a
-    function that tells where a block's digits are, knowing whether this is its first panel; and one that
-    tells the lines of a block, a panel and their sums, if there are any.
+    function that tells where a block's digits are and whether they aren't all zero, knowing whether this is
+    its first panel; and one that tells the lines of a block, a panel and their sums, if there are any.
     """
     at, number, tiles = w.at, w.number, Tiles(w, module)
     zero, one = number(0), number(1)
@@ -137,7 +143,7 @@ def multiplying(w: Writer, module: ir.Module) -> Iterator[Meet]:
     def meet(
         group_number: Any,
         chunk_number: Any,
-        digits: Callable[[Any, Any], Any],
+        digits: Callable[[Any, Any], tuple[Any, Any]],
         lines: Callable[[Any, Any, Any, Any], Lines],
     ) -> None:
         first, start = at.mul(group_number, group), at.mul(chunk_number, chunk)
@@ -156,16 +162,19 @@ def multiplying(w: Writer, module: ir.Module) -> Iterator[Meet]:
         with w.loop(zero, count) as index:
             block, panel, sums = place(index)
             pending = before(index)
-            left = digits(block, at.icmp_signed("==", panel, first))
+            left, there = digits(block, at.icmp_signed("==", panel, first))
+            until = at.select(there, steps, zero)
             right = w.place(w.pointer("matrix"), at.mul(panel, size), I8)
             for order in range(DIGITS):
                 tiles.zero(order)
-            with w.loop(zero, steps) as step:
+            with w.loop(zero, until) as step:
                 done = at.mul(step, number(DIGITS * TILE))
                 _add_products(w, tiles, w.place(left, done, I8), w.place(right, done, I8))
                 # While tiles multiply, vectors end what was summed before.
                 line = at.mul(step, per_step)
                 pending.end(line, at.add(line, per_step))
+            # What is left if nothing was multiplied.
+            pending.end(at.mul(until, per_step), number(SIDE))
             for order in range(DIGITS):
                 tiles.store(order, w.place(sums, number(order * SIDE * SIDE), I32))
         before(count).end(zero, number(SIDE))
