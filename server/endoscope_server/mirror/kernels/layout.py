@@ -90,19 +90,27 @@ class Selection(Kernel):
     def forward(self, inputs: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor, Saved]:
         """See :meth:`Kernel.forward`."""
         x = inputs[0]
-        last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-        order = torch.channels_last if last else torch.contiguous_format
-        return self.select(x), ((), (x.shape, order)) if needs[0] else NOTHING
+        return self.select(x), ((), (x.shape, _strides(x))) if needs[0] else NOTHING
 
     def backward(
         self, gradient: Gradient, saved: Saved, needs: Sequence[bool], partial: Tensor | None
     ) -> Sequence[Gradient | None]:
         """See :meth:`Kernel.backward`."""
         del needs
-        tensor, (shape, order) = gradient[0], saved[1]
+        tensor, (shape, strides) = gradient[0], saved[1]
         if partial is None:
-            partial = torch.empty(
-                shape, dtype=tensor.dtype, device=tensor.device, memory_format=order
-            ).zero_()
-        self.select(partial).add_(tensor)
+            # Ordered as the input is, so that it goes back through views as it came.
+            partial = torch.empty_strided(shape, strides, dtype=tensor.dtype, device=tensor.device).zero_()
+            self.select(partial).copy_(tensor)
+        else:
+            self.select(partial).add_(tensor)
         return ((partial, True),)
+
+
+def _strides(x: Tensor) -> Sequence[int]:
+    """Those of a tensor without gaps whose axes lie in the same order."""
+    strides, size = [0] * x.dim(), 1
+    for axis in sorted(range(x.dim()), key=lambda axis: (x.stride(axis), -axis)):
+        strides[axis] = size
+        size *= max(1, x.shape[axis])
+    return strides
