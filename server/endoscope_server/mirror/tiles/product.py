@@ -57,7 +57,7 @@ class Packed(NamedTuple):
 def fits(matrix: Tensor) -> bool:
     """Whether a matrix (outputs x inputs) can be packed."""
     outputs, inputs = matrix.shape
-    whole = outputs % SIDE == 0 and inputs % SIDE == 0 and 0 < inputs <= _MOST_INPUTS
+    whole = outputs % SIDE == 0 and inputs % SIDE == 0 and outputs > 0 and 0 < inputs <= _MOST_INPUTS
     plain = matrix.dtype == torch.float32 and matrix.device.type == "cpu"
     return available() and whole and plain and bool(matrix.isfinite().all())
 
