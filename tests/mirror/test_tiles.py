@@ -120,6 +120,13 @@ def test_the_same_bytes_in_any_company(threads: Callable[[int], None]) -> None:
     assert torch.equal(product.product(x, matrix, packed), whole)
 
 
+def test_signs_and_powers_of_two_change_nothing_else() -> None:
+    x, matrix = normal(50, 320), normal(64, 320)
+    found = product.product(x, matrix, product.pack(matrix))
+    assert torch.equal(product.product(-4 * x, matrix, product.pack(matrix)), -4 * found)
+    assert torch.equal(product.product(x, -matrix, product.pack(-matrix)), -found)
+
+
 def test_threads_keep_to_their_rows(threads: Callable[[int], None]) -> None:
     x, matrix = normal(1100, 768), normal(16, 768)
     threads(2)

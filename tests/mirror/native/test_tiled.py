@@ -146,6 +146,15 @@ def test_bytes_of_an_image_in_any_company(threads: Callable[[int], None]) -> Non
             assert torch.equal(function(images[number : number + 1])[0], together[number : number + 1])
 
 
+def test_gradients_of_other_signs_are_the_same_but_for_those() -> None:
+    made, _ = convolution(64, 64, strides=(2, 2))
+    x, gradient = normal(2, 64, 9, 9).requires_grad_(), normal(2, 64, 5, 5)
+    [y] = stretch(made)(x)
+    [back] = torch.autograd.grad(y, x, gradient, retain_graph=True)
+    [turned] = torch.autograd.grad(y, x, -gradient)
+    assert torch.equal(turned, -back)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_an_image_with_what_is_no_number_has_no_numbers(value: float) -> None:
     made, exact = convolution(64, 64)

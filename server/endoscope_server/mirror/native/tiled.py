@@ -118,7 +118,7 @@ def cut(x: View, channel_factors: Tensor, backward: bool) -> tuple[Digits, list[
     def memory(size: int) -> View:
         return View(Buffer(size, backward), (1, size, 1, 1), size)
 
-    largest, scales = memory(images * parts), memory(images)
+    largest, scales = memory(2 * images * parts), memory(images)
     view = memory(images * x.pixels * DIGITS * depth // 4)
     fields: dict[str, Field] = {
         "units": images * parts,

@@ -6,6 +6,7 @@ number, rounded to a whole one, is the sum of three digits from -128 to 127, of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -28,6 +29,7 @@ BASE = 256.0
 
 _FIRST = 127.0
 _HALVES = 0x808080
+_SIGN = -(1 << 31)
 _INFINITY = 0x7F800000
 # Rows of smaller numbers are scaled as if this were the largest, else the scale were too large for a float.
 _SMALLEST = 2.0**-103
@@ -59,16 +61,16 @@ def build(machine: Machine, sloped: int) -> ir.Module:
         inside = at.icmp_signed("<", row, rows)
         first = at.mul(at.select(inside, row, number(0)), inputs)
         source, before = (w.place(w.pointer(name), first) for name in ("input", "before"))
-        with w.accumulating(number(0), inputs, [w.every(0)], w.lanes) as (index, carried):
+        with w.accumulating(number(0), inputs, [w.every(0)] * 2, w.lanes) as (index, carried):
             value = at.fmul(w.load(source, index), w.load(factors, index))
             if sloped:
                 value = at.fmul(value, gelu_slope(w, w.load(before, index)))
             w.store(value, values, index)
-            carried[0] = larger(w, value, carried[0])
-        bits = w.largest(w.carried[0])
-        with at.if_then(at.not_(is_finite(w, bits))):
+            carried[:] = larger(w, value, carried)
+        extremes = [w.largest(found) for found in w.carried]
+        with at.if_then(at.not_(are_finite(w, extremes))):
             at.store(ir.Constant(I64, 1), w.pointer("not_finite"))
-        scale, worth = scales(w, bits)
+        scale, worth = scales(w, extremes)
         at.store(worth, w.place(w.pointer("scales"), row))
         scale = at.select(inside, w.spread(scale), w.every(0.0))
         block = w.place(w.pointer("digits"), at.mul(at.mul(unit, steps), number(DIGITS * TILE)), I8)
@@ -95,32 +97,45 @@ def cut(w: Writer, value: Any, place: Any, apart: Any) -> None:
 
 
 def any_there(w: Writer, worth: Any) -> Any:
-    """Whether any of some rows has another number than zero, or very small ones."""
-    at = w.at
-    there = at.fcmp_ordered(">", worth, w.every(_SMALLEST / _FIRST))
-    return at.icmp_signed("!=", at.bitcast(there, ir.IntType(w.lanes)), ir.Constant(ir.IntType(w.lanes), 0))
+    """Whether any of some rows has numbers that are not very small, by what first digits are worth."""
+    at, bits = w.at, ir.IntType(w.lanes)
+    there = at.fcmp_ordered(">", w.absolute(worth), w.every(_SMALLEST / _FIRST))
+    return at.icmp_signed("!=", at.bitcast(there, bits), ir.Constant(bits, 0))
 
 
-def larger(w: Writer, value: Any, most: Any) -> Any:
-    """The larger ones of the bits of numbers without signs; what is no number is larger than all."""
-    bits = w.at.bitcast(w.absolute(value), w.whole)
-    return w.at.select(w.at.icmp_signed(">", bits, most), bits, most)
+def larger(w: Writer, value: Any, most: Sequence[Any]) -> list[Any]:
+    """The bits of the largest positive and negative numbers so far, without signs; zero for none.
+
+    What is no number is larger than all.
+    """
+    at, bits = w.at, w.at.bitcast(value, w.whole)
+    turned = at.xor(bits, w.every(_SIGN))
+    return [
+        at.select(at.icmp_signed(">", one, before), one, before)
+        for one, before in zip((bits, turned), most, strict=True)
+    ]
 
 
-def is_finite(w: Writer, bits: Any) -> Any:
-    """Whether the bits are a finite number's."""
-    return w.at.icmp_signed("<", bits, ir.Constant(I32, _INFINITY))
+def are_finite(w: Writer, extremes: Sequence[Any]) -> Any:
+    """Whether the bits of both are those of finite numbers."""
+    positive, negative = (w.at.icmp_signed("<", bits, ir.Constant(I32, _INFINITY)) for bits in extremes)
+    return w.at.and_(positive, negative)
 
 
-def scales(w: Writer, bits: Any) -> tuple[Any, Any]:
+def scales(w: Writer, extremes: Sequence[Any]) -> tuple[Any, Any]:
     """What numbers are scaled by before they are cut, and what their first digits are worth.
+
+    Both have the sign of the largest number, so that numbers with other signs have the same digits, and give
+    the same results but for their signs.
 
     Args:
         w: Where to.
-        bits: Of the largest number.
+        extremes: The bits of the largest positive and negative numbers.
     """
-    at = w.at
-    most, least = at.bitcast(bits, FLOAT), ir.Constant(FLOAT, _SMALLEST)
+    at, (positive, negative) = w.at, extremes
+    turns = at.icmp_signed(">", negative, positive)
+    most, least = at.bitcast(at.select(turns, negative, positive), FLOAT), ir.Constant(FLOAT, _SMALLEST)
     most = at.select(at.fcmp_ordered(">", most, least), most, least)
+    most = at.select(turns, at.fsub(ir.Constant(FLOAT, -0.0), most), most)
     whole = ir.Constant(FLOAT, _FIRST * BASE * BASE)
     return at.fdiv(whole, most), at.fdiv(most, ir.Constant(FLOAT, _FIRST))

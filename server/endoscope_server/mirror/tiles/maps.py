@@ -12,14 +12,14 @@ from llvmlite import ir
 
 from endoscope_server.mirror.compiling.machine import Machine
 from endoscope_server.mirror.compiling.writing import FLOAT, HEAD, I8, I32, KERNEL, Writer
-from endoscope_server.mirror.tiles.digits import DIGITS, cut, is_finite, larger, scales
+from endoscope_server.mirror.tiles.digits import DIGITS, are_finite, cut, larger, scales
 from endoscope_server.mirror.tiles.instructions import DEPTH
 
 _MAP = ("parts", "part", "pixels", "vectors", "input", "input_row", "input_image", "factors", "largest")
 
 LARGEST = (*HEAD, *_MAP)
 """Units are parts of an image, of so many pixels each. ``factors`` are what channels are multiplied by;
-``largest`` gets the bits of a part's largest number."""
+``largest`` gets the bits of a part's largest positive and negative numbers."""
 
 CUT = (*HEAD, *_MAP, "depth", "digits", "scales")
 """The same, from which digits are cut: for each pixel those of all channels, the first ones first, each with
@@ -39,12 +39,14 @@ def build_largest(machine: Machine) -> ir.Module:
     at, number = w.at, w.number
     with w.units() as unit:
         x, first, last = _part(w, unit)
-        with w.accumulating(first, last, [w.every(0)]) as (pixel, outer):
+        with w.accumulating(first, last, [w.every(0)] * 2) as (pixel, outer):
             source = w.place(x, at.mul(pixel, w.field("input_row")))
             with w.accumulating(number(0), w.field("vectors"), outer) as (vector, inner):
-                inner[0] = larger(w, _value(w, source, vector), inner[0])
+                inner[:] = larger(w, _value(w, source, vector), inner)
             outer[:] = w.carried
-        at.store(w.largest(w.carried[0]), w.place(w.pointer("largest"), unit, I32))
+        target = w.place(w.pointer("largest"), at.mul(unit, number(2)), I32)
+        for index, found in enumerate(w.carried):
+            at.store(w.largest(found), w.place(target, number(index), I32))
     w.finish()
     return module
 
@@ -58,13 +60,14 @@ def build_cut(machine: Machine) -> ir.Module:
         x, first, last = _part(w, unit)
         parts, vectors, apart = w.field("parts"), w.field("vectors"), w.field("depth")
         image = at.sdiv(unit, parts)
-        found = w.place(w.pointer("largest"), at.mul(image, parts), I32)
-        with w.accumulating(number(0), parts, [ir.Constant(I32, 0)]) as (part, carried):
-            bits = at.load(w.place(found, part, I32), typ=I32)
-            carried[0] = at.select(at.icmp_signed(">", bits, carried[0]), bits, carried[0])
-        [bits] = w.carried
-        scale, worth = scales(w, bits)
-        worth = at.select(is_finite(w, bits), worth, ir.Constant(FLOAT, math.nan))
+        found = w.place(w.pointer("largest"), at.mul(at.mul(image, parts), number(2)), I32)
+        with w.accumulating(number(0), parts, [ir.Constant(I32, 0)] * 2) as (part, carried):
+            own = w.place(found, at.mul(part, number(2)), I32)
+            for index, before in enumerate(carried):
+                bits = at.load(w.place(own, number(index), I32), typ=I32)
+                carried[index] = at.select(at.icmp_signed(">", bits, before), bits, before)
+        scale, worth = scales(w, w.carried)
+        worth = at.select(are_finite(w, w.carried), worth, ir.Constant(FLOAT, math.nan))
         at.store(worth, w.place(w.pointer("scales"), image))
         factor, start = w.spread(scale), at.mul(image, w.field("pixels"))
         with w.loop(first, last) as pixel:
