@@ -73,22 +73,23 @@ def takes(machine: Machine, weights: Weights) -> bool:
         and _LEAST_SUM <= count * maps.depth(size) <= _MOST_SUM
         for size in (channels, columns)
     )
-    return (
-        both and machine.lanes == SIDE and available() and weights.packed("finite", lambda: _finite(weights))
-    )
+    return both and machine.lanes == SIDE and available() and bool(_largest(weights, 1).isfinite().all())
 
 
-def _finite(weights: Weights) -> bool:
-    return bool(weights.fold().isfinite().all())
+def _largest(weights: Weights, axis: int) -> Tensor:
+    """The largest weight along an axis, without signs."""
+
+    def find() -> Tensor:
+        others = [other for other in range(len(weights.shape)) if other != axis]
+        return weights.fold().abs().amax(others)
+
+    return weights.packed(("largest", axis), find)
 
 
 def factors(weights: Weights, backward: bool) -> Tensor:
     """What the channels are multiplied by that are read."""
     axis = 0 if backward else 1
-    return weights.packed(
-        ("factors", axis),
-        lambda: weights_of_inputs(weights.fold().abs().transpose(0, axis).flatten(1).amax(1)),
-    )
+    return weights.packed(("factors", axis), lambda: weights_of_inputs(_largest(weights, axis)))
 
 
 def pack(weights: Weights, backward: bool, taps: Sequence[int]) -> Packed:
