@@ -128,15 +128,11 @@ class Writer:
 
     def nearest(self, x: Any) -> Any:
         """The whole numbers nearest to numbers, as floats."""
-        name = f"llvm.rint.v{self.lanes}f32"
-        kind = ir.FunctionType(self.vector, [self.vector])
-        return self.at.call(self._module.globals.get(name) or ir.Function(self._module, kind, name), [x])
+        return self.intrinsic(f"rint.v{self.lanes}f32", self.vector, [x])
 
     def largest(self, x: Any) -> Any:
         """The largest of whole numbers, signed."""
-        name = f"llvm.vector.reduce.smax.v{self.lanes}i32"
-        kind = ir.FunctionType(I32, [self.whole])
-        return self.at.call(self._module.globals.get(name) or ir.Function(self._module, kind, name), [x])
+        return self.intrinsic(f"vector.reduce.smax.v{self.lanes}i32", I32, [x])
 
     def memory(self, count: Any, kind: ir.Type = FLOAT) -> Any:
         """Memory for so many elements while the function runs, from a cache line on; not within loops."""
@@ -195,10 +191,14 @@ class Writer:
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         """A times b plus c, rounded once."""
-        name = f"llvm.fma.v{self.lanes}f32"
-        kind = ir.FunctionType(self.vector, [self.vector] * 3)
-        function = self._module.globals.get(name) or ir.Function(self._module, kind, name)
-        return self.at.call(function, [a, b, c])
+        return self.intrinsic(f"fma.v{self.lanes}f32", self.vector, [a, b, c])
+
+    def intrinsic(self, name: str, result: ir.Type, arguments: Sequence[Any]) -> Any:
+        """What one of LLVM's own functions gives."""
+        full = f"llvm.{name}"
+        kind = ir.FunctionType(result, [argument.type for argument in arguments])
+        function = self._module.globals.get(full) or ir.Function(self._module, kind, full)
+        return self.at.call(function, arguments)
 
     @contextlib.contextmanager
     def loop(self, start: Any, end: Any, step: int = 1, whole: bool = False) -> Iterator[Any]:
@@ -354,12 +354,9 @@ class Writer:
 
     def fetch(self, pointer: Any) -> None:
         """Brings memory nearer that will be read."""
-        kinds = [POINTER, I32, I32, I32]
-        name = "llvm.prefetch.p0"
-        kind = ir.FunctionType(ir.VoidType(), kinds)
-        function = self._module.globals.get(name) or ir.Function(self._module, kind, name)
         # For reading, to be kept for a while, data.
-        self.at.call(function, [pointer, *[ir.Constant(I32, number) for number in (0, 2, 1)]])
+        hints = [ir.Constant(I32, number) for number in (0, 2, 1)]
+        self.intrinsic("prefetch.p0", ir.VoidType(), [pointer, *hints])
 
     def _clipped(self, value: Any, low: Any, high: Any) -> Any:
         # So compared, what is not a number stays so.

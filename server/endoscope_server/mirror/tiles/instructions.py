@@ -83,10 +83,7 @@ class Tiles:
         self._call("tdpbssd", *map(self._number, (sums, left, right)))
 
     def _call(self, name: str, *arguments: Any) -> None:
-        full, kinds = f"llvm.x86.{name}", [argument.type for argument in arguments]
-        kind = ir.FunctionType(ir.VoidType(), kinds)
-        function = self._module.globals.get(full) or ir.Function(self._module, kind, full)
-        self._w.at.call(function, arguments)
+        self._w.intrinsic(f"x86.{name}", ir.VoidType(), arguments)
 
     @staticmethod
     def _number(tile: int) -> ir.Constant:
