@@ -14,7 +14,7 @@ from endoscope_server.mirror.compiling.machine import Machine
 from endoscope_server.mirror.compiling.writing import END, FLOAT, HEAD, I8, I32, KERNEL, Writer
 from endoscope_server.mirror.tiles.digits import DIGITS
 from endoscope_server.mirror.tiles.instructions import DEPTH, SIDE, TILE
-from endoscope_server.mirror.tiles.sums import Lines, divided, multiplying
+from endoscope_server.mirror.tiles.sums import divided, multiplying
 
 FIELDS = (
     *HEAD,
@@ -33,7 +33,7 @@ def build(machine: Machine, in_order: int) -> ir.Module:
     module = ir.Module()
     w = Writer(machine, module, f"gathered_{in_order}", KERNEL, FIELDS)
     at, number = w.at, w.number
-    rows, images = w.field("rows"), w.field("images")
+    images = w.field("images")
     chunks = divided(w, w.field("blocks"), w.field("chunk"))
     own = w.memory(at.mul(w.field("steps"), number(DIGITS * TILE)), I8)
     with multiplying(w, module) as meet, w.units() as unit:
@@ -48,18 +48,10 @@ def build(machine: Machine, in_order: int) -> ir.Module:
                 _gather(w, source, at.mul(block, number(SIDE)), own)
             return own, ir.Constant(ir.IntType(1), 1)
 
-        def lines(block: Any, panel: Any, sums: Any, there: Any) -> Lines:
-            top = at.mul(block, number(SIDE))
+        def row(pixel: Any) -> Any:
+            return at.add(pixel if in_order else w.integer(w.pointer("places"), pixel), shift)
 
-            def row(line: Any) -> Any:
-                pixel = at.add(top, line)
-                return at.add(pixel if in_order else w.integer(w.pointer("places"), pixel), shift)
-
-            count = at.select(there, at.sub(rows, top), number(0))
-            column = at.select(there, at.mul(panel, number(SIDE)), number(0))
-            return Lines(w, sums, count, column, row, lambda _: worth)
-
-        meet(group, chunk, digits, lines)
+        meet(group, chunk, digits, (row, lambda _: worth, False))
     w.finish()
     return module
 

@@ -34,42 +34,43 @@ _ROWS, _COLUMNS = (3, 4, 5), (6, 7, 7)
 _PAIRS = (((0, 0),), ((1, 0), (0, 1), (1, 1)), ((2, 0), (0, 2)))
 
 
-class Lines:
+Place = Callable[[Any], Any]
+"""From a row's number in its table to something else."""
+
+
+class _Lines:
     """Lines of a block's and a panel's result, whose sums are there.
 
     Args:
         w: Where they are ended.
+        block: Which block.
+        panel: Which panel.
         sums: Where the sums are.
-        count: How many lines there are from its first one on.
-        column: The first column.
-        row: The row of a line in the result.
-        scale: What a line's first digits are multiplied by.
-        curved: Whether :func:`gelu` follows.
+        there: Whether there are any.
+        ends: Where rows go, what their first digits are worth, and whether :func:`gelu` follows.
     """
 
     def __init__(
-        self,
-        w: Writer,
-        sums: Any,
-        count: Any,
-        column: Any,
-        row: Callable[[Any], Any],
-        scale: Callable[[Any], Any],
-        curved: bool = False,
+        self, w: Writer, block: Any, panel: Any, sums: Any, there: Any, ends: tuple[Place, Place, bool]
     ) -> None:
-        self._w, self._sums, self._column = w, sums, column
-        self._count = w.minimum(count, w.number(SIDE))
-        self._row, self._scale, self._curved = row, scale, curved
-        self._factors = w.load(w.pointer("matrix_scales"), column)
-        self._bias = w.load(w.pointer("bias"), w.at.mul(column, w.field("bias_apart")))
+        at, number = w.at, w.number
+        self._w, self._sums = w, sums
+        self._row, self._scale, self._curved = ends
+        self._top = at.mul(block, number(SIDE))
+        left = w.minimum(at.sub(w.field("rows"), self._top), number(SIDE))
+        self._count = at.select(there, left, number(0))
+        self._column = at.select(there, at.mul(panel, number(SIDE)), number(0))
+        self._factors = w.load(w.pointer("matrix_scales"), self._column)
+        self._bias = w.load(w.pointer("bias"), at.mul(self._column, w.field("bias_apart")))
 
     def end(self, first: Any, last: Any) -> None:
         """Scales some lines and writes them where they belong."""
         w, at, column = self._w, self._w.at, self._column
         with w.loop(first, w.minimum(last, self._count)) as line:
-            row = self._row(line)
+            number = at.add(self._top, line)
+            row = self._row(number)
             total = at.fmul(_joined(w, w.place(self._sums, at.mul(line, w.number(SIDE)), I32)), self._factors)
-            total = w.multiply_add(total, w.spread(self._scale(line)), self._bias)
+            total = w.multiply_add(total, w.spread(self._scale(number)), self._bias)
             [total] = w.plus_other([row], [column], [total])
             if self._curved:
                 w.store(total, w.pointer("before"), w.cell(row, w.field("out_row"), column))
@@ -87,40 +88,24 @@ def build(machine: Machine, curved: int) -> ir.Module:
     module = ir.Module()
     w = Writer(machine, module, f"product_{curved}", KERNEL, FIELDS)
     at, number = w.at, w.number
-    rows, size = w.field("rows"), at.mul(w.field("steps"), number(DIGITS * TILE))
+    size = at.mul(w.field("steps"), number(DIGITS * TILE))
     chunks = divided(w, w.field("blocks"), w.field("chunk"))
 
     def digits(block: Any, _: Any) -> tuple[Any, Any]:
         worth = w.load(w.pointer("scales"), at.mul(block, number(SIDE)))
         return w.place(w.pointer("digits"), at.mul(block, size), I8), any_there(w, worth)
 
-    def lines(block: Any, panel: Any, sums: Any, there: Any) -> Lines:
-        top = at.mul(block, number(SIDE))
-        count = at.select(there, at.sub(rows, top), number(0))
-        column = at.select(there, at.mul(panel, number(SIDE)), number(0))
-
-        def row(line: Any) -> Any:
-            return at.add(top, line)
-
-        def scale(line: Any) -> Any:
-            return at.load(w.place(w.pointer("scales"), row(line)), typ=FLOAT)
-
-        return Lines(w, sums, count, column, row, scale, bool(curved))
+    def scale(row: Any) -> Any:
+        return at.load(w.place(w.pointer("scales"), row), typ=FLOAT)
 
     with multiplying(w, module) as meet, w.units() as unit:
-        meet(
-            at.sdiv(unit, chunks),
-            at.srem(unit, chunks),
-            digits,
-            lines,
-        )
+        ends = (lambda row: row), scale, bool(curved)
+        meet(at.sdiv(unit, chunks), at.srem(unit, chunks), digits, ends)
     w.finish()
     return module
 
 
-Meet = Callable[
-    [Any, Any, Callable[[Any, Any], tuple[Any, Any]], Callable[[Any, Any, Any, Any], Lines]], None
-]
+Meet = Callable[[Any, Any, Callable[[Any, Any], tuple[Any, Any]], tuple[Place, Place, bool]], None]
 
 
 @contextlib.contextmanager
@@ -129,7 +114,8 @@ def multiplying(w: Writer, module: ir.Module) -> Iterator[Meet]:
 
     What it gives writes that for a group of panels and a chunk of blocks, by their numbers. It gets a
     function that tells where a block's digits are and whether they aren't all zero, knowing whether this is
-    its first panel; and one that tells the lines of a block, a panel and their sums, if there are any.
+    its first panel; and how lines are ended: where rows go, what their first digits are worth, and whether
+    :func:`gelu` follows.
     """
     at, number, tiles = w.at, w.number, Tiles(w, module)
     zero, one = number(0), number(1)
@@ -144,7 +130,7 @@ def multiplying(w: Writer, module: ir.Module) -> Iterator[Meet]:
         group_number: Any,
         chunk_number: Any,
         digits: Callable[[Any, Any], tuple[Any, Any]],
-        lines: Callable[[Any, Any, Any, Any], Lines],
+        ends: tuple[Place, Place, bool],
     ) -> None:
         first, start = at.mul(group_number, group), at.mul(chunk_number, chunk)
         width = at.sub(w.minimum(at.add(first, group), panels), first)
@@ -156,8 +142,8 @@ def multiplying(w: Writer, module: ir.Module) -> Iterator[Meet]:
             block, panel = at.add(start, at.sdiv(index, width)), at.add(first, at.srem(index, width))
             return block, panel, w.place(memory, turn, I32)
 
-        def before(index: Any) -> Lines:
-            return lines(*place(at.sub(index, one)), at.icmp_signed(">", index, zero))
+        def before(index: Any) -> _Lines:
+            return _Lines(w, *place(at.sub(index, one)), at.icmp_signed(">", index, zero), ends)
 
         with w.loop(zero, count) as index:
             block, panel, sums = place(index)
