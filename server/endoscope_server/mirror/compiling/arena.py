@@ -87,6 +87,11 @@ class View:
         return memory[self.buffer.block].as_strided(self.shape, strides, self.buffer.offset + self.first)
 
 
+def plain(size: int, backward: bool = False, outside: bool = False) -> View:
+    """So many numbers, or times four bytes, of no shape; see :class:`Buffer`."""
+    return View(Buffer(size, backward, outside=outside), (1, size, 1, 1), size)
+
+
 def place(buffers: Sequence[tuple[Buffer, int, int]]) -> tuple[list[int], int]:
     """Gives each buffer its block and its offset.
 

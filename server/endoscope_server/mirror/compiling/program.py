@@ -24,6 +24,17 @@ _CONSTANT, _MEMORY = range(2)
 _FRAME = ("count", "size", "operations", "threads", "number", "barrier")
 
 
+UNITS = 12
+"""So many units of work at least, if there is enough: a disturbed thread leaves the rest to others."""
+
+
+def shared(count: int, others: int, most: int) -> int:
+    """How many of a count a unit takes, at most so many, when there are units for each of so many others."""
+    while most > 1 and others * -(-count // most) < UNITS:
+        most = -(-most // 2)
+    return most
+
+
 @dataclass(frozen=True, eq=False)
 class Operation:
     """A kernel and what it works on.

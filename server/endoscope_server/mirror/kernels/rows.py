@@ -15,7 +15,7 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from endoscope_server.mirror.compiling.arena import Buffer, View
+from endoscope_server.mirror.compiling.arena import plain
 from endoscope_server.mirror.compiling.machine import Machine, machine
 from endoscope_server.mirror.compiling.program import Field, Operation, Program
 from endoscope_server.mirror.compiling.writing import FLOAT, HEAD, I32, KERNEL, Writer
@@ -108,7 +108,7 @@ def _program(processor: Machine, threads: int, rows: int, inputs: int, columns: 
     units = threads * -(-columns // (_WIDTH * threads))
     width = -(-columns // (units * processor.lanes)) * processor.lanes
     sizes = {"read": 1 + inputs, "factors": inputs * rows, "matrix": inputs * columns, "out": rows * columns}
-    maps = {name: View(Buffer(size, outside=True), (1, size, 1, 1), size) for name, size in sizes.items()}
+    maps = {name: plain(size, outside=True) for name, size in sizes.items()}
     fields: dict[str, Field] = {"units": -(-columns // width), "width": width, "columns": columns, **maps}
     return Program(processor, [Operation(build, (rows,), FIELDS, fields)], [], [])
 

@@ -12,14 +12,12 @@ from torch import Tensor
 
 from endoscope_server.mirror.compiling.arena import Buffer, View
 from endoscope_server.mirror.compiling.machine import Machine
-from endoscope_server.mirror.compiling.program import Field, Operation
+from endoscope_server.mirror.compiling.program import UNITS, Field, Operation, shared
 from endoscope_server.mirror.compiling.writing import mark_bytes
 from endoscope_server.mirror.kernels.weights import Weights
 from endoscope_server.mirror.native import dense, depthwise, entering, means, pooling, sums, tables, tiled
 from endoscope_server.mirror.native.tables import Geometry, Pair, Sweep, Table
 
-# So many units of work at least, if there is enough: a thread that is disturbed leaves the rest to others.
-_UNITS = 12
 # Tiles that use the same weights one after the other.
 _TILES = 8
 # So many places of taps at most a block notes, if a tile doesn't have more.
@@ -128,14 +126,12 @@ class Emitter:
             wait: Whether what follows needs it.
         """
         images, table, places, spans = self._together(x, end.out, table, places)
-        column, in_order = 0, int(places[-1]) == len(places) - 1
+        column, in_order = 0, tables.in_order(places)
         for index, (vectors, panels, weights) in enumerate(packed):
             width = vectors * self.machine.lanes
             height = dense.heights(self.machine, vectors)[0]
             block = self._block(len(places), height, len(table))
-            chunk = panels
-            while chunk > 1 and self._units(images, places, block) * -(-panels // chunk) < _UNITS:
-                chunk = -(-chunk // 2)
+            chunk = shared(panels, self._units(images, places, block), panels)
             chunks = -(-panels // chunk)
             slices = dense.slices(len(table), channels, width)
             fields: dict[str, Field] = {
@@ -151,7 +147,7 @@ class Emitter:
                 "channels": channels,
                 "input": x,
                 "input_row": x.row,
-                **_rows_of(table),
+                **tables.table_fields(table),
                 "zeros": zeros(max(channels, width)),
                 "weights": weights,
                 "bias": self._bias(bias, end.out.shape[1]),
@@ -250,7 +246,7 @@ class Emitter:
     def mean(self, x: View, end: End) -> None:
         """The mean over each image's pixels."""
         vectors = self.padded(x.shape[1]) // self.machine.lanes
-        groups = max(1, min(vectors, -(-_UNITS // x.shape[0])))
+        groups = max(1, min(vectors, -(-UNITS // x.shape[0])))
         group = -(-vectors // groups)
         groups = -(-vectors // group)
         fields: dict[str, Field] = {
@@ -306,7 +302,7 @@ class Emitter:
             "input": x,
             "input_row": x.row,
             "input_image": x.pixels * x.row,
-            **_rows_of(table),
+            **tables.table_fields(table),
             "zeros": padding,
             "taps_chosen": chosen,
             "taps_row": chosen.row if chosen else 0,
@@ -350,7 +346,7 @@ class Emitter:
         return images * -(-len(places) // block)
 
     def _blocks(self, images: int, pixels: int) -> dict[str, Field]:
-        block = max(1, min(_BLOCK, images * pixels // _UNITS))
+        block = max(1, min(_BLOCK, images * pixels // UNITS))
         blocks = -(-pixels // block)
         return {"units": images * blocks, "blocks": blocks, "block": block, "pixels": pixels}
 
@@ -359,11 +355,6 @@ class Emitter:
         if bias is None:
             return zeros(size)
         return torch.nn.functional.pad(bias.detach().float(), (0, size - len(bias)))
-
-
-def _rows_of(table: Table) -> dict[str, Field]:
-    """Fields of a table, or of some columns of one."""
-    return {"table": table, "table_row": table.strides[0] // table.itemsize}
 
 
 @functools.lru_cache(maxsize=64)

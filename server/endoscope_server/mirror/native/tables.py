@@ -155,6 +155,16 @@ def _columns(rows: _Whole, columns: _Whole, size: Pair, ring: int = 0) -> Table:
     return _pixels(rows[..., None], columns, size, ring)
 
 
+def in_order(places: Table) -> bool:
+    """Whether places are all of a map's, one after the other."""
+    return int(places[-1]) == len(places) - 1
+
+
+def table_fields(table: Table) -> dict[str, Any]:
+    """Fields of an operation that tell where a table is, or some columns of one."""
+    return {"table": table, "table_row": table.strides[0] // table.itemsize}
+
+
 @_remembered
 def all_places(pixels: int) -> Table:
     """Pixels in their order."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from endoscope_server.mirror.compiling.arena import Buffer, View
+from endoscope_server.mirror.compiling.arena import View, plain
 from endoscope_server.mirror.compiling.machine import Machine
-from endoscope_server.mirror.compiling.program import Field, Operation
+from endoscope_server.mirror.compiling.program import Field, Operation, shared
 from endoscope_server.mirror.kernels.weights import Weights
-from endoscope_server.mirror.native.tables import Table
+from endoscope_server.mirror.native.tables import Table, in_order, table_fields
 from endoscope_server.mirror.tiles import gathered, maps
 from endoscope_server.mirror.tiles.digits import DIGITS
 from endoscope_server.mirror.tiles.instructions import DEPTH, SIDE, TILE, available
@@ -28,7 +28,6 @@ _FULL = 0.75
 # Bytes of a group's panels, which stay there for a chunk of blocks.
 _GROUP = 1 << 20
 _CHUNK = 32
-_UNITS = 12
 # Parts of a batch in which largest numbers are looked for.
 _PARTS = 32
 
@@ -116,11 +115,8 @@ def cut(x: View, channel_factors: Tensor, backward: bool) -> tuple[Digits, list[
     part = -(-x.pixels // parts)
     parts, depth = -(-x.pixels // part), maps.depth(channels)
 
-    def memory(size: int) -> View:
-        return View(Buffer(size, backward), (1, size, 1, 1), size)
-
-    largest, scales = memory(2 * images * parts), memory(images)
-    view = memory(images * x.pixels * DIGITS * depth // 4)
+    largest, scales = plain(2 * images * parts, backward), plain(images, backward)
+    view = plain(images * x.pixels * DIGITS * depth // 4, backward)
     fields: dict[str, Field] = {
         "units": images * parts,
         "parts": parts,
@@ -157,9 +153,7 @@ def convolve(
     steps, panels, blocks = len(table) * x.depth // DEPTH, len(packed.scales) // SIDE, -(-len(places) // SIDE)
     group = max(1, min(panels, _GROUP // (steps * DIGITS * TILE)))
     groups = -(-panels // group)
-    chunk = min(blocks, _CHUNK)
-    while chunk > 1 and images * groups * -(-blocks // chunk) < _UNITS:
-        chunk = -(-chunk // 2)
+    chunk = shared(blocks, images * groups, min(blocks, _CHUNK))
     fields: dict[str, Field] = {
         "units": groups * images * -(-blocks // chunk),
         "images": images,
@@ -175,8 +169,7 @@ def convolve(
         "scales": x.scales,
         "depth": x.depth,
         "taps": len(table),
-        "table": table,
-        "table_row": table.strides[0] // table.itemsize,
+        **table_fields(table),
         "zeros": _zeros(DIGITS * x.depth),
         "places": places,
         "matrix": packed.digits,
@@ -184,8 +177,7 @@ def convolve(
         "bias_apart": 1,
         **end,
     }
-    in_order = int(places[-1]) == len(places) - 1
-    return Operation(gathered.build, (in_order,), gathered.FIELDS, fields, wait)
+    return Operation(gathered.build, (in_order(places),), gathered.FIELDS, fields, wait)
 
 
 @functools.lru_cache(maxsize=64)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from endoscope_server.mirror.compiling.arena import Buffer, View
+from endoscope_server.mirror.compiling.arena import View, plain
 from endoscope_server.mirror.compiling.machine import Machine, machine
 from endoscope_server.mirror.compiling.program import Field, Operation, Program
 from endoscope_server.mirror.compiling.writing import END
@@ -38,6 +38,9 @@ _CHUNK = 32
 _NO_BIAS = torch.zeros(SIDE)
 NO_BOUNDS = (-math.inf, math.inf)
 """Bounds that clip nothing."""
+
+
+_outside = functools.partial(plain, outside=True)
 
 
 class Packed(NamedTuple):
@@ -68,18 +71,13 @@ def _processor() -> Machine:
     return found
 
 
-def _memory(size: int, outside: bool = True) -> View:
-    """So many times four bytes."""
-    return View(Buffer(size, outside=outside), (1, size, 1, 1), size)
-
-
 def _cutting_operation(rows: int, inputs: int, sloped: bool, cut: View, scales: View) -> Operation:
     """Outside are whether all is finite, the factors of inputs, the rows, and what was before if sloped."""
     fields: dict[str, Field] = {
-        "not_finite": _memory(2),
-        "factors": _memory(inputs),
-        "input": _memory(rows * inputs),
-        "before": _memory(rows * inputs) if sloped else None,
+        "not_finite": _outside(2),
+        "factors": _outside(inputs),
+        "input": _outside(rows * inputs),
+        "before": _outside(rows * inputs) if sloped else None,
         "units": -(-rows // SIDE),
         "rows": rows,
         "inputs": inputs,
@@ -92,7 +90,7 @@ def _cutting_operation(rows: int, inputs: int, sloped: bool, cut: View, scales: 
 @functools.lru_cache(maxsize=64)
 def _cutting(processor: Machine, rows: int, inputs: int) -> Program:
     """Outside are whether all is finite, the factors, the rows, digits and scales."""
-    cut, scales = _memory(digits.size(rows, inputs) // 4), _memory(rows)
+    cut, scales = _outside(digits.size(rows, inputs) // 4), _outside(rows)
     return Program(processor, [_cutting_operation(rows, inputs, False, cut, scales)], [], [])
 
 
@@ -129,23 +127,23 @@ def _program(processor: Machine, threads: int, form: _Form) -> Program:
     """
     rows, inputs, columns = form.rows, form.inputs, form.columns
     blocks, steps, panels = -(-rows // SIDE), -(-inputs // DEPTH), columns // SIDE
-    cut, scales = _memory(digits.size(rows, inputs) // 4, False), _memory(blocks * SIDE, False)
+    cut, scales = plain(digits.size(rows, inputs) // 4), plain(blocks * SIDE)
     rounds = max(1, round(panels * steps * DIGITS * TILE / threads / _GROUP))
     group, chunk = -(-panels // (threads * rounds)), -(-blocks // -(-blocks // _CHUNK))
     low, high = form.bounds
     fields: dict[str, Field] = {
         "digits": cut,
         "scales": scales,
-        "matrix": _memory(digits.size(columns, inputs) // 4),
-        "matrix_scales": _memory(columns),
-        "bias": _memory(columns),
+        "matrix": _outside(digits.size(columns, inputs) // 4),
+        "matrix_scales": _outside(columns),
+        "bias": _outside(columns),
         "bias_apart": int(form.biased),
         **dict.fromkeys(END),
-        "out": _memory(rows * columns),
+        "out": _outside(rows * columns),
         "out_row": columns,
-        "other": _memory(rows * columns) if form.added else None,
+        "other": _outside(rows * columns) if form.added else None,
         "other_row": columns,
-        "before": _memory(rows * columns) if form.curved else None,
+        "before": _outside(rows * columns) if form.curved else None,
         "low": low,
         "high": high,
         "mark_high": math.nan,
